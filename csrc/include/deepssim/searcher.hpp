@@ -1,0 +1,78 @@
+// Exact top-k and threshold search by inner product over packed base rows.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <shared_mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "deepssim/cancel.hpp"
+#include "deepssim/plan.hpp"
+#include "deepssim/sink.hpp"
+#include "deepssim/tally.hpp"
+#include "deepssim/types.hpp"
+
+namespace deepssim {
+
+class PackedBase;
+
+struct SearchOptions {
+    std::size_t k = 0;
+    std::size_t max_per_group = 0;          // at most so many rows of one group in a query's k; 0: no cap
+    bool exclude_same_group = false;        // leave out pairs whose groups are equal and known
+    bool exclude_same_id = false;           // leave out the pair of a query with the base row of its id
+    RowId first_query = 0;                  // id of the first query
+    std::span<const GroupId> query_groups;  // empty: none known
+    std::span<const float> thresholds;      // ascending; a pair counts when score >= threshold
+    std::size_t max_listed = 0;             // pairs over the lowest threshold listed a query, best first
+    std::size_t threads = 0;                // 0: as many as the process may use
+    std::size_t memory_limit = 0;           // bytes for the base, workers and results; 0: no limit
+};
+
+struct SearchStatistics {
+    std::int64_t pairs = 0;       // scanned
+    std::int64_t rescored = 0;    // not discarded by the bound
+    std::int64_t exact = 0;       // not decided in float64
+};
+
+// Base rows are added once, then searched any number of times. The rows are copied into panels; nothing
+// of the caller is kept. Searches may run side by side; add() waits for them.
+class Searcher {
+   public:
+    // Room for `capacity` rows of `dim` elements is taken at once. Ids are id_offset + index.
+    Searcher(std::size_t dim, std::size_t capacity, bool with_groups, RowId id_offset, std::string_view isa);
+    ~Searcher();
+    Searcher(const Searcher&) = delete;
+    Searcher& operator=(const Searcher&) = delete;
+
+    // Copies rows in. All or nothing: throws InvalidInput (naming the row) for a value that is not
+    // finite, a norm over kMaxNorm, a wrong width or more rows than there is room for.
+    void add(MatrixView rows, std::span<const GroupId> groups);
+
+    // Answers each query through `sink`. `poll` runs on the calling thread every 20 ms; what it throws
+    // ends the search and comes out here, as does what a worker throws. Throws Cancelled.
+    SearchStatistics search(MatrixView queries, const SearchOptions& options, Sink& sink, RowTally* tally,
+                            const CancelToken* cancel, const std::function<void()>& poll) const;
+
+    // The plan that search() would keep to for these options and this many queries.
+    Plan plan(const SearchOptions& options, std::size_t n_queries, bool with_tally) const;
+
+    std::size_t dim() const;
+    std::size_t rows() const;
+    std::size_t capacity() const;
+    RowId id_offset() const { return id_offset_; }
+    const std::string& isa() const { return isa_; }
+
+   private:
+    std::string isa_;
+    RowId id_offset_;
+    std::unique_ptr<PackedBase> base_;
+    mutable std::shared_mutex mutex_;
+};
+
+}  // namespace deepssim

@@ -1,0 +1,89 @@
+#include "deepssim/plan.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "deepssim/types.hpp"
+#include "keeper.hpp"
+#include "packed_base.hpp"
+#include "simd/kernels.hpp"
+#include "worker.hpp"
+
+namespace deepssim {
+
+namespace {
+
+// benchmarks/bench_topk.py: panels of half a megabyte stay in the second-level cache between tiles.
+constexpr std::size_t kPanelBlockBytes = 512 * 1024;
+constexpr std::size_t kQueryBlock = 4 * simd::kMaxTileQueries;
+
+// Products of sizes are taken in long double: none of them comes near its range.
+void refuse_overflow(const PlanRequest& r) {
+    const long double base = static_cast<long double>(r.base_rows + simd::kPanelRows) * static_cast<long double>(r.dim) * 4;
+    const long double row = static_cast<long double>(r.k + r.max_listed) * 12 + static_cast<long double>(r.levels) * 8;
+    const long double lists = static_cast<long double>(r.k + r.max_listed) * 512 * kQueryBlock;
+    const long double tally = static_cast<long double>(r.base_rows) * (static_cast<long double>(r.levels) + 2) * 8;
+    const auto limit = static_cast<long double>(std::numeric_limits<std::size_t>::max() / 8);
+    if (base + lists + tally + row * static_cast<long double>(r.max_chunk_rows) > limit) {
+        throw InvalidInput("the sizes asked for overflow: reduce k or the number of pairs listed a query");
+    }
+}
+
+std::size_t block_panels(const PlanRequest& r) {
+    const std::size_t panel_bytes = simd::kPanelRows * r.dim * sizeof(float);
+    const std::size_t most = std::max<std::size_t>(1, (r.base_rows + simd::kPanelRows - 1) / simd::kPanelRows);
+    return std::clamp<std::size_t>(kPanelBlockBytes / panel_bytes, 1, std::min<std::size_t>(64, most));
+}
+
+Plan fixed_parts(const PlanRequest& r, std::size_t threads, std::size_t query_block) {
+    Plan plan;
+    plan.threads = threads;
+    plan.query_block = query_block;
+    plan.panel_block = block_panels(r);
+    plan.base_bytes = packed_bytes(r.dim, r.base_rows, r.with_groups);
+    plan.tally_bytes = r.with_tally ? r.base_rows * (r.levels * sizeof(std::int64_t) + sizeof(Match)) : 0;
+    plan.worker_bytes = Worker::bytes(r, plan);
+    plan.row_bytes = r.dim * sizeof(float) + sizeof(GroupId) + sizeof(double) +
+                     (r.k + r.max_listed) * (sizeof(float) + sizeof(RowId)) + r.levels * sizeof(std::int64_t);
+    return plan;
+}
+
+std::size_t fixed_bytes(const Plan& plan) {
+    return plan.base_bytes + plan.tally_bytes + plan.threads * plan.worker_bytes;
+}
+
+Plan with_chunk(Plan plan, std::size_t rows) {
+    plan.chunk_rows = rows;
+    plan.total_bytes = fixed_bytes(plan) + rows * plan.row_bytes;
+    return plan;
+}
+
+}  // namespace
+
+Plan plan_search(const PlanRequest& r) {
+    if (r.dim == 0 || r.dim > kMaxDim) {
+        throw InvalidInput("rows must have 1 to 65,536 elements, not " + std::to_string(r.dim));
+    }
+    refuse_overflow(r);
+    const std::size_t most_rows = std::max<std::size_t>(1, r.max_chunk_rows);
+    const std::size_t threads = std::max<std::size_t>(1, r.threads);
+    if (r.memory_limit == 0) return with_chunk(fixed_parts(r, threads, kQueryBlock), most_rows);
+
+    for (const std::size_t block : {kQueryBlock, simd::kMaxTileQueries, std::size_t{1}}) {
+        for (std::size_t n = threads; n >= 1; --n) {
+            const Plan plan = fixed_parts(r, n, block);
+            const std::size_t fixed = fixed_bytes(plan);
+            if (fixed >= r.memory_limit) continue;
+            const std::size_t rows = std::min(most_rows, (r.memory_limit - fixed) / plan.row_bytes);
+            if (rows >= std::min(most_rows, n * block)) return with_chunk(plan, rows);
+        }
+    }
+    const std::size_t minimum = with_chunk(fixed_parts(r, 1, 1), 1).total_bytes;
+    throw MemoryLimitTooSmall("a search of " + std::to_string(r.base_rows) + " rows of " + std::to_string(r.dim) +
+                                  " elements needs at least " + std::to_string(minimum) + " bytes, the limit is " +
+                                  std::to_string(r.memory_limit),
+                              minimum);
+}
+
+}  // namespace deepssim
