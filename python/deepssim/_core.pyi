@@ -1,0 +1,122 @@
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+class Cancelled(RuntimeError): ...
+
+class MemoryLimitTooSmall(MemoryError):
+    minimum_bytes: int
+
+class Plan:
+    @property
+    def base_bytes(self) -> int: ...
+    @property
+    def tally_bytes(self) -> int: ...
+    @property
+    def worker_bytes(self) -> int: ...
+    @property
+    def row_bytes(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def query_block(self) -> int: ...
+    @property
+    def panel_block(self) -> int: ...
+    @property
+    def chunk_rows(self) -> int: ...
+    @property
+    def total_bytes(self) -> int: ...
+
+class CancelToken:
+    def __init__(self) -> None: ...
+    def cancel(self) -> None: ...
+    @property
+    def is_cancelled(self) -> bool: ...
+
+class RowTally:
+    def __init__(self, rows: int, levels: int) -> None: ...
+    @property
+    def counts(self) -> NDArray[np.int64]: ...
+    @property
+    def best_scores(self) -> NDArray[np.float32]: ...
+    @property
+    def best_queries(self) -> NDArray[np.int64]: ...
+
+class Searcher:
+    def __init__(
+        self, dim: int, capacity: int, *, with_groups: bool = False, id_offset: int = 0, isa: str = ""
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def add(self, rows: NDArray[np.float32], groups: NDArray[np.int64] | None = None) -> None: ...
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        max_per_group: int = 0,
+        thresholds: Sequence[float] = ...,
+        max_listed: int = 0,
+        query_groups: NDArray[np.int64] | None = None,
+        exclude_same_group: bool = False,
+        exclude_same_id: bool = False,
+        first_query: int = 0,
+        tally: RowTally | None = None,
+        cancel: CancelToken | None = None,
+        threads: int = 0,
+        memory_limit: int = 0,
+    ) -> tuple[
+        NDArray[np.float32],
+        NDArray[np.int64],
+        NDArray[np.int64],
+        NDArray[np.float32],
+        NDArray[np.int64],
+        dict[str, int],
+    ]: ...
+    def count(
+        self,
+        queries: NDArray[np.float32],
+        thresholds: Sequence[float],
+        *,
+        query_groups: NDArray[np.int64] | None = None,
+        exclude_same_group: bool = False,
+        exclude_same_id: bool = False,
+        first_query: int = 0,
+        tally: RowTally | None = None,
+        cancel: CancelToken | None = None,
+        threads: int = 0,
+        memory_limit: int = 0,
+    ) -> tuple[list[int], list[int], dict[str, int]]: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def id_offset(self) -> int: ...
+    @property
+    def isa(self) -> str: ...
+
+def exact_scores(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]: ...
+def merge_topk(
+    scores: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    groups: NDArray[np.int64] | None = None,
+    max_per_group: int = 0,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+def plan_search(
+    base_rows: int,
+    dim: int,
+    *,
+    k: int = 0,
+    max_listed: int = 0,
+    levels: int = 0,
+    with_groups: bool = False,
+    with_tally: bool = False,
+    threads: int = 0,
+    memory_limit: int = 0,
+    max_chunk_rows: int = 65536,
+) -> Plan: ...
+def resize_area(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]: ...
+def resolve_isa(requested: str = "") -> str: ...
+def supported_isa_levels() -> list[str]: ...
+def usable_processors() -> int: ...

@@ -1,0 +1,133 @@
+"""Thresholds: what they are, how they compare, and where they come from.
+
+A calibration is data of its own, apart from the metric bundle: choosing other thresholds makes no store
+of embeddings stale.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from deepssim.errors import MetricError, UsageError
+
+FORMAT = "deepssim-calibration"
+VERSION = 1
+LABELS = ("unrelated", "near", "exact")
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A score from which on a pair carries a label.
+
+    Attributes:
+        value: In units of the metric's score.
+        comparison: ``">="`` or ``">"``: how a score is compared with it.
+
+    Example:
+        >>> Threshold(0.85, ">").cut() > 0.85
+        True
+    """
+
+    value: float
+    comparison: str = ">="
+
+    def __post_init__(self) -> None:
+        if self.comparison not in (">", ">="):
+            raise MetricError(f"a threshold compares with > or >=, not {self.comparison!r}")
+        if not math.isfinite(self.value):
+            raise MetricError(f"a threshold must be a finite number, not {self.value}")
+
+    def cut(self) -> float:
+        """Return the smallest float32 score that passes, so that ``score >= cut`` is the comparison."""
+        cut = np.float32(self.value)
+        passes = float(cut) >= self.value if self.comparison == ">=" else float(cut) > self.value
+        return float(cut if passes else np.nextafter(cut, np.float32(np.inf)))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The thresholds of a metric and their evidence.
+
+    Attributes:
+        metric: Name of the metric that they are for.
+        near: From here on a pair is a near copy.
+        exact: From here on a pair is an exact copy.
+        source: Where the thresholds come from, in a few words.
+        stage: ``"embedding"`` (scores of the search) or ``"verified"`` (scores in image space).
+        domain: The kind of images that they were chosen on.
+        base_size: Real images that they were chosen against: the nearest of more images scores higher.
+        false_positive_rate: Share of unrelated images whose nearest score passed `near` there.
+        how: How they were found, in a sentence or two.
+    """
+
+    metric: str
+    near: Threshold
+    exact: Threshold
+    source: str
+    stage: str = "embedding"
+    domain: str = ""
+    base_size: int | None = None
+    false_positive_rate: float | None = None
+    how: str = ""
+
+    def __post_init__(self) -> None:
+        if self.near.cut() >= self.exact.cut():
+            raise UsageError(
+                f"the near threshold ({self.near.value}) must be below the exact one ({self.exact.value})"
+            )
+
+    def cuts(self) -> tuple[float, float]:
+        """Return the float32 scores from which on a pair is near and exact."""
+        return self.near.cut(), self.exact.cut()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `run.json` and `summary.json` say of the thresholds."""
+        value = asdict(self)
+        value.pop("metric")
+        return value
+
+    def write(self, path: Path) -> None:
+        """Write as a calibration file."""
+        value = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a calibration file.
+
+        Raises:
+            MetricError: It is missing or is no calibration of this version.
+        """
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if value.pop("format") != FORMAT or value.pop("version") != VERSION:
+                raise ValueError("another format or version")
+            near, exact = Threshold(**value.pop("near")), Threshold(**value.pop("exact"))
+            return cls(near=near, exact=exact, **value)
+        except FileNotFoundError:
+            raise MetricError(f"the calibration {path} is missing") from None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise MetricError(f"{path} is not a calibration of this version: {error}") from error
+
+
+def given_thresholds(metric: str, text: str) -> Calibration:
+    """Read thresholds that a user gave as ``NEAR,EXACT``.
+
+    Raises:
+        UsageError: The text is not two ascending numbers.
+
+    Example:
+        >>> given_thresholds("pixel", ".9,.97").exact.value
+        0.97
+    """
+    try:
+        near, exact = (float(part) for part in text.split(","))
+        return Calibration(metric, Threshold(near), Threshold(exact), source="given by the user")
+    except (ValueError, MetricError):
+        raise UsageError(f"thresholds are two ascending numbers, NEAR,EXACT, not {text!r}") from None

@@ -1,0 +1,88 @@
+"""Files that are whole or not there, readable by their owner alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deepssim.errors import StoreError, UsageError
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+
+
+def make_private_folder(path: Path) -> Path:
+    """Make a folder (and its parents) that only its owner can enter; an existing one is left as it is."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {path}: {error.strerror}") from error
+    return path
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write to; on success it is fsynced and renamed to `path`.
+
+    Whoever looks at `path` sees the old file or the whole new one, also after a kill. On an error the
+    temporary file is removed and `path` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, FILE_MODE)
+        os.close(descriptor)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, atomically. Numbers that JSON cannot hold (NaN, infinity) raise ValueError."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+
+
+def read_json(path: Path, *, file_format: str, version: int) -> dict[str, Any]:
+    """Read a JSON object of ours, checking its ``format`` and ``version``.
+
+    Raises:
+        StoreError: The file is missing, is no such JSON, or is of another version.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict) or value.get("format") != file_format:
+        raise StoreError(f"{path} is not a {file_format} file")
+    if value.get("version") != version:
+        raise StoreError(
+            f"{path} has version {value.get('version')!r} of {file_format}, this program reads {version}; "
+            "make it again with this version"
+        )
+    return value
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that a killed run left in `folder`."""
+    for path in folder.glob(".*.partial"):
+        path.unlink(missing_ok=True)

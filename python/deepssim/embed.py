@@ -1,0 +1,228 @@
+"""Images to embeddings, by a metric bundle in ONNX Runtime.
+
+Batches have a fixed shape and the last one is padded: an embedding does not depend on how many images
+came with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepssim.errors import ImageError, MetricError, UsageError
+from deepssim.extras import require
+from deepssim.image_ops import resize_area
+from deepssim.images import Image, Listing, Skipped, read_tasks
+from deepssim.metric import Metric
+
+BATCH = 64
+# An embedding whose norm is further than this from 1 holds no usable direction.
+NORM_TOLERANCE = 1e-3
+DEVICES = ("auto", "cpu", "gpu")
+
+
+def available_providers() -> list[str]:
+    """Return ONNX Runtime's execution providers that this machine could try."""
+    return list(require("onnxruntime", "cpu").get_available_providers())
+
+
+class Encoder:
+    """A metric bundle, ready to run.
+
+    Args:
+        metric: The bundle.
+        device: ``"cpu"``, ``"gpu"`` (an error if it does not load) or ``"auto"``.
+        threads: Threads of ONNX Runtime; 0: its own choice.
+
+    Raises:
+        MetricError: The graph does not load or has other inputs and outputs than its metadata says.
+        UsageError: A GPU was asked for and did not load.
+    """
+
+    def __init__(self, metric: Metric, *, device: str = "auto", threads: int = 0) -> None:
+        self.metric = metric
+        runtime = require("onnxruntime", "cpu")
+        available = runtime.get_available_providers()
+        wants_gpu = device == "gpu" or (device == "auto" and "CUDAExecutionProvider" in available)
+        providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if wants_gpu else ["CPUExecutionProvider"]
+        if device == "gpu" and "CUDAExecutionProvider" not in available:
+            raise UsageError('no GPU provider in this ONNX Runtime; install "deepssim[gpu]" instead of [cpu]')
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        # Threads that spin between batches take the cores that decode images.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session: Any = runtime.InferenceSession(metric.model_bytes(), options, providers=providers)
+        except MetricError:
+            raise
+        except Exception as error:  # the runtime raises types of its own
+            raise MetricError(f"{metric.path} does not load in ONNX Runtime: {str(error).splitlines()[0]}") from error
+        self.provider: str = self._session.get_providers()[0]
+        if device == "gpu" and self.provider != "CUDAExecutionProvider":
+            raise UsageError(f"a GPU was asked for, but ONNX Runtime fell back to {self.provider}")
+        self.runtime_version: str = runtime.__version__
+        self._check_signature()
+
+    def _check_signature(self) -> None:
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        good = (
+            len(inputs) == 1
+            and inputs[0].type == "tensor(float)"
+            and len(inputs[0].shape) == 4
+            and inputs[0].shape[1] == 1
+            and outputs
+            and len(outputs[0].shape) == 2
+        )
+        if not good:
+            raise MetricError(f"{self.metric.path} does not take (n, 1, height, width) float32 or return (n, dim)")
+        self._input: str = inputs[0].name
+        self._output: str = outputs[0].name
+
+    def prepare(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring an image ``(height, width)`` to the input's size by area averaging."""
+        metric = self.metric
+        if pixels.shape == (metric.height, metric.width):
+            return pixels
+        return resize_area(pixels, metric.height, metric.width)
+
+    def encode(self, prepared: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Embed images of the input's size.
+
+        Returns:
+            ``(n, dim)`` float32, unit norm; a row is zero or not finite where the image has no structure.
+        """
+        metric = self.metric
+        out = np.empty((len(prepared), metric.dim), np.float32)
+        batch = np.zeros((BATCH, 1, metric.height, metric.width), np.float32)
+        for start in range(0, len(prepared), BATCH):
+            part = prepared[start : start + BATCH]
+            batch[:] = 0
+            for i, image in enumerate(part):
+                batch[i, 0] = image
+            (result,) = self._session.run([self._output], {self._input: batch})
+            if result.shape != (BATCH, metric.dim):
+                raise MetricError(f"{metric.path} returned {result.shape}, its metadata says dim {metric.dim}")
+            out[start : start + len(part)] = result[: len(part)]
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is kept of an image beside its embedding."""
+
+    id: str
+    path: str
+    group: str | None
+    width: int
+    height: int
+    pixel_hash: str
+
+
+@dataclass(slots=True)
+class EmbeddedChunk:
+    """A run of images in listing order, cut at the end of a read task.
+
+    Attributes:
+        first_task: The first read task of the chunk.
+        next_task: The task to go on with.
+        embeddings: ``(n, dim)`` float32.
+        records: One for each row.
+        skipped: Images that cannot be used.
+        digests: SHA-256 of what each read task read, in order.
+    """
+
+    first_task: int
+    next_task: int
+    embeddings: NDArray[np.float32]
+    records: list[Record]
+    skipped: list[Skipped]
+    digests: list[str] = field(default_factory=list)
+
+
+def _encode_images(encoder: Encoder, images: list[tuple[Record, NDArray[np.float32]]], skipped: list[Skipped]) -> (
+    tuple[NDArray[np.float32], list[Record]]
+):
+    embeddings = encoder.encode([pixels for _, pixels in images])
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
+    good = np.abs(norms - 1.0) <= NORM_TOLERANCE  # False for NaN
+    records = []
+    for (record, _), is_good in zip(images, good, strict=True):
+        if is_good:
+            records.append(record)
+            continue
+        size = f"{encoder.metric.height} x {encoder.metric.width}"
+        reason = f"the metric {encoder.metric.name} sees no structure in it (flat at {size} pixels)"
+        skipped.append(Skipped(record.id, record.path, "constant", reason))
+    return np.ascontiguousarray(embeddings[good]), records
+
+
+def embed_listing(
+    listing: Listing,
+    encoder: Encoder,
+    *,
+    first_task: int = 0,
+    chunk_rows: int = 8192,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[EmbeddedChunk]:
+    """Read and embed a listing chunk by chunk, in order, in constant memory.
+
+    Args:
+        listing: What to read.
+        encoder: The metric.
+        first_task: The read task to start at, where a chunk ended before.
+        chunk_rows: A chunk ends with the task that reaches so many images.
+        threads: Threads that decode.
+        progress: Called with the number of images done since the last call.
+    """
+    images: list[tuple[Record, NDArray[np.float32]]] = []
+    parts: list[NDArray[np.float32]] = []
+    records: list[Record] = []
+    skipped: list[Skipped] = []
+    digests: list[str] = []
+    start = first_task
+
+    def encode_waiting() -> None:
+        embeddings, kept = _encode_images(encoder, images, skipped)
+        parts.append(embeddings)
+        records.extend(kept)
+        images.clear()
+
+    for result in read_tasks(listing, first_task=first_task, threads=threads):
+        digests.append(result.digest)
+        for item in result.items:
+            if isinstance(item, Skipped):
+                skipped.append(item)
+                continue
+            images.append((_record(item), encoder.prepare(item.pixels)))
+            if len(images) == BATCH:
+                encode_waiting()
+        if progress is not None:
+            progress(len(result.items))
+        if len(records) + len(images) >= chunk_rows or result.task_index + 1 == len(listing.tasks):
+            encode_waiting()
+            yield EmbeddedChunk(start, result.task_index + 1, np.concatenate(parts), records, skipped, digests)
+            start, parts, records, skipped, digests = result.task_index + 1, [], [], [], []
+
+
+def _record(image: Image) -> Record:
+    height, width = image.pixels.shape
+    return Record(image.id, image.path, image.group, width, height, image.pixel_hash)
+
+
+def embed_image(encoder: Encoder, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Embed one image ``(height, width)``; returns ``(dim,)``.
+
+    Raises:
+        ImageError: The metric sees no structure in it.
+    """
+    embedding = encoder.encode([encoder.prepare(pixels)])[0]
+    if not abs(float(np.linalg.norm(embedding.astype(np.float64))) - 1.0) <= NORM_TOLERANCE:
+        raise ImageError("constant", f"the metric {encoder.metric.name} sees no structure in the image")
+    return embedding

@@ -1,0 +1,31 @@
+"""Optional packages: imported where they are needed, named where they are missing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from deepssim.errors import MissingDependencyError
+
+
+def require(module: str, extra: str) -> Any:
+    """Import an optional module.
+
+    Args:
+        module: Its import name, for example ``"onnxruntime"``.
+        extra: The extra of this package that brings it, for example ``"cpu"``.
+
+    Raises:
+        MissingDependencyError: It is not installed; the message holds the line that installs it.
+
+    Example:
+        >>> require("json", "cpu").dumps([1])
+        '[1]'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        root = module.partition(".")[0]
+        raise MissingDependencyError(
+            f'{root} cannot be imported ({error}); install it with: pip install "deepssim[{extra}]"'
+        ) from error

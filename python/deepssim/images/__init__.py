@@ -1,0 +1,41 @@
+"""Images: list the files of a source, read them, and check them.
+
+`list_images` finds the files and gives every image its id and its group (its patient), `read_tasks` decodes
+them in parallel and in order, and `read_image` reads one again by its id. Whatever cannot be used comes back
+as a `Skipped` with a code and a reason; nothing is dropped in silence and no bad file ends a run.
+"""
+
+from __future__ import annotations
+
+from .formats import READER_VERSION, decoder_versions
+from .listing import list_images
+from .stream import listing_digest, read_image, read_tasks
+from .types import (
+    COUNTED_CODES,
+    SKIP_CODES,
+    FileEntry,
+    Image,
+    ImageOptions,
+    Listing,
+    ReadTask,
+    Skipped,
+    TaskResult,
+)
+
+__all__ = [
+    "COUNTED_CODES",
+    "READER_VERSION",
+    "SKIP_CODES",
+    "FileEntry",
+    "Image",
+    "ImageOptions",
+    "Listing",
+    "ReadTask",
+    "Skipped",
+    "TaskResult",
+    "decoder_versions",
+    "list_images",
+    "listing_digest",
+    "read_image",
+    "read_tasks",
+]

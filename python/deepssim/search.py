@@ -1,0 +1,334 @@
+"""Exact nearest-neighbour search by inner product, in bounded memory.
+
+The score of two rows is their inner product over the reals, rounded to float64 and then to float32:
+``np.float32(math.fsum(float(a) * float(b) for a, b in zip(x, y)))``. It does not depend on the
+instruction set, the number of threads or how the data was cut. Results come in one total order: higher
+score first, then lower id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepssim import _core
+from deepssim._core import CancelToken, Plan, RowTally
+from deepssim.errors import DeepSSIMError, MemoryLimitError, UsageError
+
+__all__ = [
+    "CancelToken",
+    "Counts",
+    "Plan",
+    "RowTally",
+    "SearchResult",
+    "Searcher",
+    "exact_scores",
+    "merge_topk",
+    "plan_search",
+    "resolve_isa",
+    "supported_isa_levels",
+]
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+
+class SearchError(DeepSSIMError):
+    """A search got arrays that it cannot take."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What one call of `Searcher.search` found. All arrays are new.
+
+    Attributes:
+        scores: ``(n_queries, k)``, best first, padded with -inf.
+        ids: ``(n_queries, k)``, ties to the lower id, padded with -1.
+        counts: ``(n_queries, n_thresholds)``: all pairs with score >= threshold.
+        listed_scores: ``(n_queries, max_listed)``: the best pairs over the lowest threshold.
+        listed_ids: Their base rows, padded with -1.
+        n_pairs: Pairs scanned.
+        n_rescored: Pairs that the bound did not discard.
+        n_exact: Pairs that float64 did not decide.
+    """
+
+    scores: Floats
+    ids: Ids
+    counts: Ids
+    listed_scores: Floats
+    listed_ids: Ids
+    n_pairs: int
+    n_rescored: int
+    n_exact: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Totals of `Searcher.count`: pairs at or over each threshold, and queries with at least one."""
+
+    pairs: list[int]
+    queries: list[int]
+
+
+class Searcher:
+    """Base rows, added once and searched any number of times.
+
+    Rows are copied; nothing of the caller is kept. Searches may run in several threads at a time.
+
+    Args:
+        dim: Elements of a row, 1 to 65,536.
+        capacity: Rows to make room for; the memory is taken at once.
+        with_groups: Whether rows come with a group (-1: none known).
+        id_offset: Ids are ``id_offset + index``.
+        isa: Instruction-set level; empty: ``DEEPSSIM_ISA`` if set, else the best that runs here.
+
+    Raises:
+        UsageError: The level does not run here, or a size cannot be.
+
+    Example:
+        >>> searcher = Searcher.of(np.eye(3, dtype=np.float32))
+        >>> searcher.search(np.array([[0.5, 1, 0]], np.float32), 2).ids
+        array([[1, 0]])
+    """
+
+    def __init__(
+        self, dim: int, capacity: int, *, with_groups: bool = False, id_offset: int = 0, isa: str = ""
+    ) -> None:
+        try:
+            self._core = _core.Searcher(
+                dim, capacity, with_groups=with_groups, id_offset=id_offset, isa=isa
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        except MemoryError as error:
+            raise MemoryLimitError(f"no memory for {capacity} base rows of {dim} elements") from error
+
+    @classmethod
+    def of(cls, rows: Floats, groups: Ids | None = None, *, isa: str = "") -> Searcher:
+        """Make a searcher that holds `rows` ``(n, dim)``, float32."""
+        searcher = cls(rows.shape[1], rows.shape[0], with_groups=groups is not None, isa=isa)
+        searcher.add(rows, groups)
+        return searcher
+
+    def __len__(self) -> int:
+        return len(self._core)
+
+    @property
+    def dim(self) -> int:
+        """Elements of a row."""
+        return self._core.dim
+
+    @property
+    def isa(self) -> str:
+        """The instruction-set level in use."""
+        return self._core.isa
+
+    def add(self, rows: Floats, groups: Ids | None = None) -> None:
+        """Add base rows, all or none.
+
+        Args:
+            rows: ``(n, dim)`` float32 with contiguous rows, any row stride, possibly read-only.
+            groups: ``(n,)`` int64 where the searcher has groups.
+
+        Raises:
+            SearchError: NaN, infinity or a norm above 2^63 (the message names the row), a wrong shape,
+                dtype or stride, or no room left.
+        """
+        try:
+            self._core.add(rows, groups)
+        except (TypeError, ValueError) as error:
+            raise SearchError(str(error)) from error
+
+    def search(
+        self,
+        queries: Floats,
+        k: int,
+        *,
+        max_per_group: int = 0,
+        thresholds: Sequence[float] = (),
+        max_listed: int = 0,
+        query_groups: Ids | None = None,
+        exclude_same_group: bool = False,
+        exclude_same_id: bool = False,
+        first_query: int = 0,
+        tally: RowTally | None = None,
+        cancel: CancelToken | None = None,
+        threads: int = 0,
+        memory_limit: int = 0,
+    ) -> SearchResult:
+        """Find each query's k best rows and, over the same scan, all pairs at or over thresholds.
+
+        Args:
+            queries: ``(n, dim)`` float32.
+            k: Places of an answer; 0 and more than there are rows are legal.
+            max_per_group: At most so many rows of one group in the k (0: no cap).
+            thresholds: Ascending; a pair counts where score >= threshold, compared in float32.
+            max_listed: Pairs over the lowest threshold to list for each query.
+            query_groups: ``(n,)`` int64 groups of the queries, -1: none.
+            exclude_same_group: Leave out pairs of the same known group.
+            exclude_same_id: Leave out the pair of query ``first_query + i`` with the row of that id.
+            first_query: Id of the first query.
+            tally: Counts for each base row are added to it.
+            cancel: Ends the search when set from another thread.
+            threads: 0: all that this process may use.
+            memory_limit: Bytes for base, workers and results (0: no limit).
+
+        Raises:
+            SearchError: Arrays that cannot be taken; the message names the row.
+            MemoryLimitError: The limit is too small for so many queries; the message says what is enough.
+            KeyboardInterrupt: Ctrl-C, within a second.
+        """
+        try:
+            scores, ids, counts, listed_scores, listed_ids, statistics = self._core.search(
+                queries,
+                k,
+                max_per_group=max_per_group,
+                thresholds=thresholds,
+                max_listed=max_listed,
+                query_groups=query_groups,
+                exclude_same_group=exclude_same_group,
+                exclude_same_id=exclude_same_id,
+                first_query=first_query,
+                tally=tally,
+                cancel=cancel,
+                threads=threads,
+                memory_limit=memory_limit,
+            )
+        except (TypeError, ValueError) as error:
+            raise SearchError(str(error)) from error
+        except _core.MemoryLimitTooSmall as error:
+            raise MemoryLimitError(str(error)) from error
+        return SearchResult(
+            scores,
+            ids,
+            counts,
+            listed_scores,
+            listed_ids,
+            statistics["pairs"],
+            statistics["rescored"],
+            statistics["exact"],
+        )
+
+    def count(
+        self,
+        queries: Floats,
+        thresholds: Sequence[float],
+        *,
+        tally: RowTally | None = None,
+        first_query: int = 0,
+        threads: int = 0,
+    ) -> Counts:
+        """Count pairs at or over thresholds without keeping any; see `search`."""
+        try:
+            pairs, hit, _ = self._core.count(
+                queries, thresholds, tally=tally, first_query=first_query, threads=threads
+            )
+        except (TypeError, ValueError) as error:
+            raise SearchError(str(error)) from error
+        return Counts(pairs, hit)
+
+
+def merge_topk(
+    scores: Floats, ids: Ids, groups: Ids | None = None, *, max_per_group: int = 0
+) -> tuple[Floats, Ids]:
+    """Merge the answers of parts of a base into the answer of the whole.
+
+    Associative and commutative: how a base was cut and in which order parts arrive changes nothing.
+
+    Args:
+        scores: ``(n_parts, n_queries, k)`` float32, padded with -inf.
+        ids: The same shape, int64, padded with -1. A row must not occur in two parts.
+        groups: The same shape, int64; needed with a cap.
+        max_per_group: As in `Searcher.search`.
+
+    Returns:
+        Scores and ids ``(n_queries, k)``, new arrays.
+
+    Example:
+        >>> s = np.array([[[0.9, 0.1]], [[0.9, 0.5]]], np.float32)
+        >>> merge_topk(s, np.array([[[4, 1]], [[3, 7]]]))[1]
+        array([[3, 4]])
+    """
+    try:
+        return _core.merge_topk(scores, ids, groups, max_per_group)
+    except (TypeError, ValueError) as error:
+        raise SearchError(str(error)) from error
+
+
+def exact_scores(a: Floats, b: Floats) -> Floats:
+    """Return the score of each row of `a` ``(n, dim)`` with the same row of `b`, by exact summation.
+
+    Example:
+        >>> exact_scores(np.ones((1, 3), np.float32), np.ones((1, 3), np.float32))
+        array([3.], dtype=float32)
+    """
+    try:
+        return _core.exact_scores(a, b)
+    except (TypeError, ValueError) as error:
+        raise SearchError(str(error)) from error
+
+
+def plan_search(
+    base_rows: int,
+    dim: int,
+    *,
+    k: int = 0,
+    max_listed: int = 0,
+    levels: int = 0,
+    with_groups: bool = False,
+    with_tally: bool = False,
+    threads: int = 0,
+    memory_limit: int = 0,
+    max_chunk_rows: int = 65536,
+) -> Plan:
+    """Fit a search under a limit and say what it will allocate, in bytes.
+
+    Raises:
+        MemoryLimitError: No plan fits; the message names the smallest limit that does.
+
+    Example:
+        >>> plan_search(1000, 64, k=10, memory_limit=2**24).total_bytes <= 2**24
+        True
+    """
+    try:
+        return _core.plan_search(
+            base_rows,
+            dim,
+            k=k,
+            max_listed=max_listed,
+            levels=levels,
+            with_groups=with_groups,
+            with_tally=with_tally,
+            threads=threads,
+            memory_limit=memory_limit,
+            max_chunk_rows=max_chunk_rows,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except _core.MemoryLimitTooSmall as error:
+        raise MemoryLimitError(str(error)) from error
+
+
+def supported_isa_levels() -> list[str]:
+    """Return the instruction-set levels that this build has and this processor runs, best last."""
+    return _core.supported_isa_levels()
+
+
+def resolve_isa(requested: str = "") -> str:
+    """Return the level a searcher would use: `requested`, else ``DEEPSSIM_ISA``, else the best.
+
+    Raises:
+        UsageError: The level is unknown or does not run here.
+    """
+    try:
+        return _core.resolve_isa(requested)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def usable_processors() -> int:
+    """Return the number of processors that this process may use."""
+    return _core.usable_processors()

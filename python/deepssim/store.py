@@ -1,0 +1,370 @@
+"""Embeddings on disk: a folder of shards and a manifest.
+
+A store is ``manifest.json``, ``embeddings-00000.npy`` (float32, row-major), ``ids-00000.parquet`` (row, id,
+path, group, width, height, pixel_hash) and so on, and ``skipped.parquet`` (id, path, code, reason). Shards
+are written under a temporary name, fsynced and renamed; the manifest names only whole shards. A store that
+was cut short is continued; one whose images, reader or metric changed is stale, and is refused or rebuilt.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from deepssim.disk import make_private_folder, read_json, remove_leftovers, replacing, write_json
+from deepssim.embed import EmbeddedChunk, Encoder, Record, embed_listing
+from deepssim.errors import StoreError, UsageError
+from deepssim.images import READER_VERSION, Listing, Skipped, decoder_versions, listing_digest
+
+FORMAT = "deepssim-store"
+VERSION = 1
+MANIFEST = "manifest.json"
+SKIPPED = "skipped.parquet"
+READ_BYTES = 4 * 2**20
+
+RECORD_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("group", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("pixel_hash", pa.string()),
+    ]
+)
+SKIPPED_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "path", "code", "reason")])
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file, atomically."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=65536)
+
+
+def skipped_table(skipped: list[Skipped]) -> pa.Table:
+    """Return skipped images as a table."""
+    rows = [{"id": s.id, "path": s.path, "code": s.code, "reason": s.reason} for s in skipped]
+    return pa.Table.from_pylist(rows, schema=SKIPPED_SCHEMA)
+
+
+def record_table(records: list[Record], first_row: int) -> pa.Table:
+    """Return records as a table whose rows are numbered from `first_row`."""
+    columns: dict[str, list[Any]] = {"row": list(range(first_row, first_row + len(records)))}
+    for name in RECORD_SCHEMA.names[1:]:
+        columns[name] = [getattr(record, name) for record in records]
+    return pa.Table.from_pydict(columns, schema=RECORD_SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard of a store.
+
+    Attributes:
+        index: Its number.
+        first_row: The store's row that its first row is.
+        rows: Its rows.
+        next_task: The read task after it.
+    """
+
+    index: int
+    first_row: int
+    rows: int
+    next_task: int
+
+    @property
+    def embeddings(self) -> str:
+        """The name of its array file."""
+        return f"embeddings-{self.index:05d}.npy"
+
+    @property
+    def ids(self) -> str:
+        """The name of its table."""
+        return f"ids-{self.index:05d}.parquet"
+
+    @property
+    def skipped(self) -> str:
+        """The name of its table of skipped images, until the store is complete."""
+        return f"skipped-{self.index:05d}.parquet"
+
+
+class Store:
+    """A store that is opened for reading.
+
+    Attributes:
+        path: The folder.
+        manifest: Its manifest.
+        shards: In order.
+
+    Raises:
+        StoreError: It is no store, is incomplete, or a file is damaged; the message names it.
+    """
+
+    def __init__(self, path: Path, *, allow_incomplete: bool = False) -> None:
+        self.path = path
+        self.manifest = read_json(path / MANIFEST, file_format=FORMAT, version=VERSION)
+        try:
+            self.dim = int(self.manifest["dim"])
+            self.shards = _shards(self.manifest)
+            self.is_complete = bool(self.manifest["complete"])
+            self.metric: dict[str, Any] = self.manifest["metric"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{path / MANIFEST} is damaged: {error!r}") from error
+        if not self.is_complete and not allow_incomplete:
+            raise StoreError(f"the store {path} is incomplete: run the same embed command again to finish it")
+        self._offsets = [self._check_shard(shard) for shard in self.shards]
+
+    def __len__(self) -> int:
+        return sum(shard.rows for shard in self.shards)
+
+    @classmethod
+    def is_store(cls, path: Path) -> bool:
+        """Whether `path` is a folder with a manifest."""
+        return (path / MANIFEST).is_file()
+
+    def _check_shard(self, shard: Shard) -> int:
+        """Return the byte offset of a shard's data; refuse one that is not what the manifest says."""
+        path = self.path / shard.embeddings
+        try:
+            with path.open("rb") as file:
+                version = npy.read_magic(file)
+                header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+                shape, is_fortran, dtype = header(file)
+                offset = file.tell()
+                size = os.fstat(file.fileno()).st_size
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} is missing or damaged: {error}; embed the images again") from error
+        good = shape == (shard.rows, self.dim) and dtype == np.dtype("<f4") and not is_fortran
+        if not good or size != offset + 4 * shard.rows * self.dim:
+            raise StoreError(f"{path} is not what the manifest says; embed the images again")
+        if not (self.path / shard.ids).is_file():
+            raise StoreError(f"{self.path / shard.ids} is missing; embed the images again")
+        return offset
+
+    def read_rows(self, first: int, out: NDArray[np.float32]) -> None:
+        """Read rows ``first`` to ``first + len(out)`` into `out` ``(n, dim)``, C-contiguous.
+
+        Plain reads into the caller's buffer: a mapped file would swell the process's memory, and kill it
+        when it is truncated.
+
+        Raises:
+            StoreError: A file ended early.
+        """
+        done = 0
+        for shard, offset in zip(self.shards, self._offsets, strict=True):
+            begin = max(first + done, shard.first_row)
+            end = min(first + len(out), shard.first_row + shard.rows)
+            if begin != first + done or begin >= end:
+                continue
+            self._read_range(shard, offset, begin - shard.first_row, out[done : done + end - begin])
+            done += end - begin
+        if done != len(out):
+            raise StoreError(f"the store {self.path} has no rows {first + done} to {first + len(out)}")
+
+    def _read_range(self, shard: Shard, offset: int, first: int, out: NDArray[np.float32]) -> None:
+        path = self.path / shard.embeddings
+        view = memoryview(out).cast("B") if out.size else memoryview(b"")
+        position = offset + 4 * first * self.dim
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+        try:
+            while len(view) > 0:
+                n_read = os.preadv(descriptor, [view], position)
+                if n_read == 0:
+                    raise StoreError(f"{path} ended early; embed the images again")
+                view = view[n_read:]
+                position += n_read
+        finally:
+            os.close(descriptor)
+
+    def chunks(self, rows: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield (first row, rows) in order; the array is one buffer, overwritten by the next step."""
+        total = len(self)
+        buffer = np.empty((min(rows, max(total, 1)), self.dim), np.float32)
+        for first in range(0, total, rows):
+            part = buffer[: min(rows, total - first)]
+            self.read_rows(first, part)
+            yield first, part
+
+    def records(self, columns: list[str] | None = None) -> pa.Table:
+        """Return the table of all rows (or some of its columns)."""
+        schema = RECORD_SCHEMA if columns is None else pa.schema([RECORD_SCHEMA.field(c) for c in columns])
+        tables = [self.shard_records(shard, columns) for shard in self.shards]
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def shard_records(self, shard: Shard, columns: list[str] | None = None) -> pa.Table:
+        """Return the table of a shard's rows."""
+        path = self.path / shard.ids
+        try:
+            table = pq.read_table(path, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"{path} is damaged: {error}; embed the images again") from error
+        if table.num_rows != shard.rows:
+            raise StoreError(f"{path} has {table.num_rows} rows, the manifest says {shard.rows}")
+        return table
+
+    def skipped(self) -> pa.Table:
+        """Return the table of skipped images."""
+        if self.is_complete:
+            return pq.read_table(self.path / SKIPPED)
+        parts = [pq.read_table(self.path / shard.skipped) for shard in self.shards]
+        return pa.concat_tables(parts) if parts else SKIPPED_SCHEMA.empty_table()
+
+
+def _shards(manifest: dict[str, Any]) -> list[Shard]:
+    shards, first = [], 0
+    for index, entry in enumerate(manifest["shards"]):
+        shards.append(Shard(index, first, int(entry["rows"]), int(entry["next_task"])))
+        first += int(entry["rows"])
+    return shards
+
+
+def identity(listing: Listing, digest: str, encoder: Encoder) -> dict[str, Any]:
+    """Return what a store is made from: if any of it differs, a store is stale."""
+    return {
+        "images_digest": digest,
+        "options": {"slices": listing.options.slices, "axis": listing.options.axis},
+        "group_by": listing.options.group_by,
+        "max_pixels": listing.options.max_pixels,
+        "reader": {"version": READER_VERSION, **decoder_versions()},
+        "metric_hash": encoder.metric.hash,
+        "onnxruntime": encoder.runtime_version,
+        "provider": encoder.provider,
+    }
+
+
+class _Builder:
+    """Adds whole shards to a folder, each followed by the manifest that names it."""
+
+    def __init__(self, path: Path, made_from: dict[str, Any], listing: Listing, encoder: Encoder) -> None:
+        metric = encoder.metric
+        self.path = path
+        self.n_tasks = len(listing.tasks)
+        self.manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "complete": False,
+            "dim": metric.dim,
+            "count": 0,
+            "metric": {"name": metric.name, "hash": metric.hash, "similarity": metric.similarity},
+            "made_from": made_from,
+            "source": listing.source,
+            "root": str(listing.root),
+            "shards": [],
+        }
+
+    def resume(self) -> int:
+        """Take over the shards of an earlier run; returns the task to go on with."""
+        if not Store.is_store(self.path):
+            return 0
+        earlier = Store(self.path, allow_incomplete=True)
+        if earlier.manifest["made_from"] != self.manifest["made_from"]:
+            return 0
+        self.manifest["shards"] = earlier.manifest["shards"]
+        self.manifest["count"] = earlier.manifest["count"]
+        return earlier.shards[-1].next_task if earlier.shards else 0
+
+    def add(self, chunk: EmbeddedChunk) -> None:
+        """Write a shard and then the manifest."""
+        shard = Shard(len(self.manifest["shards"]), self.manifest["count"], len(chunk.records), chunk.next_task)
+        with replacing(self.path / shard.embeddings) as temporary, temporary.open("wb") as file:
+            npy.write_array(file, chunk.embeddings, version=(1, 0), allow_pickle=False)
+        write_table(self.path / shard.ids, record_table(chunk.records, shard.first_row))
+        write_table(self.path / shard.skipped, skipped_table(chunk.skipped))
+        self.manifest["shards"].append(
+            {"embeddings": shard.embeddings, "ids": shard.ids, "rows": shard.rows, "next_task": shard.next_task}
+        )
+        self.manifest["count"] += shard.rows
+        write_json(self.path / MANIFEST, self.manifest)
+
+    def finish(self, ignored: list[Skipped]) -> Store:
+        """Join the tables of skipped images and mark the store complete."""
+        shards = _shards(self.manifest)
+        parts = [skipped_table(ignored)] + [pq.read_table(self.path / s.skipped) for s in shards]
+        write_table(self.path / SKIPPED, pa.concat_tables(parts))
+        write_json(self.path / MANIFEST, {**self.manifest, "complete": True})
+        for shard in shards:
+            (self.path / shard.skipped).unlink(missing_ok=True)
+        return Store(self.path)
+
+
+def _clear(path: Path) -> None:
+    """Empty a folder that holds nothing but a store."""
+    known = ("manifest.json", "skipped", "embeddings-", "ids-", ".")
+    strangers = [entry.name for entry in path.iterdir() if not entry.name.startswith(known)]
+    if strangers:
+        raise UsageError(f"{path} holds other files ({strangers[0]}): name an empty or a new folder for the store")
+    (path / MANIFEST).unlink(missing_ok=True)
+    for entry in path.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def build_store(
+    listing: Listing,
+    encoder: Encoder,
+    path: Path,
+    *,
+    shard_rows: int = 8192,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    status: Callable[[str], None] | None = None,
+) -> Store:
+    """Embed a listing into a store, or reuse or continue the one that is there.
+
+    Whether a store is stale is decided by the bytes of all files, not by their times.
+
+    Args:
+        listing: The images.
+        encoder: The metric.
+        path: Folder of the store.
+        shard_rows: A shard ends with the read task that reaches so many rows.
+        threads: Threads that decode.
+        progress: Called with the number of images done since the last call.
+        status: Told in a line what is done with a store that is there.
+
+    Raises:
+        UsageError: The folder holds other files, or no image could be used.
+    """
+    say = status if status is not None else (lambda _: None)
+    make_private_folder(path)
+    remove_leftovers(path)
+    made_from = identity(listing, listing_digest(listing, threads=threads), encoder)
+    builder = _Builder(path, made_from, listing, encoder)
+    first_task = 0
+    if Store.is_store(path):
+        try:
+            earlier = Store(path, allow_incomplete=True)
+            is_fresh = earlier.manifest.get("made_from") == made_from
+            if is_fresh and earlier.is_complete:
+                say(f"reusing {path}: {len(earlier):,} embeddings of the same images and metric")
+                return earlier
+            if is_fresh:
+                first_task = builder.resume()
+                say(f"continuing {path} after {len(earlier):,} embeddings")
+            else:
+                say(f"rebuilding {path}: its images, reader or metric changed")
+        except StoreError as error:
+            say(f"rebuilding {path}: {error}")
+    if first_task == 0:
+        builder.manifest.update(shards=[], count=0)
+        _clear(path)
+    for chunk in embed_listing(
+        listing, encoder, first_task=first_task, chunk_rows=shard_rows, threads=threads, progress=progress
+    ):
+        builder.add(chunk)
+    store = builder.finish(list(listing.ignored))
+    if len(store) == 0:
+        raise UsageError(f"no image of {listing.source} can be used; the reasons are in {path / SKIPPED}")
+    return store
