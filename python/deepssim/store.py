@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -215,6 +215,17 @@ class Store:
             raise StoreError(f"{path} has {table.num_rows} rows, the manifest says {shard.rows}")
         return table
 
+    def iter_records(self) -> Iterator[pa.Table]:
+        """Yield the tables of all rows in order, some thousand rows at a time."""
+        for shard in self.shards:
+            path = self.path / shard.ids
+            try:
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(batch_size=8192):
+                        yield pa.Table.from_batches([batch], schema=RECORD_SCHEMA)
+            except (OSError, pa.ArrowException, ValueError) as error:
+                raise StoreError(f"{path} is damaged: {error}; embed the images again") from error
+
     def skipped(self) -> pa.Table:
         """Return the table of skipped images."""
         if self.is_complete:
@@ -298,6 +309,62 @@ class _Builder:
         for shard in shards:
             (self.path / shard.skipped).unlink(missing_ok=True)
         return Store(self.path)
+
+
+def write_store(
+    path: Path,
+    chunks: Iterable[tuple[NDArray[np.float32], Sequence[str], Sequence[str | None] | None]],
+    *,
+    metric: str,
+    metric_hash: str = "",
+) -> Store:
+    """Write embeddings that were made elsewhere as a store, a shard for each chunk.
+
+    Args:
+        path: A new or empty folder.
+        chunks: (embeddings ``(n, dim)`` float32, ids, groups or None) in order; ids must differ.
+        metric: Name of what made them; two stores are compared only if name and hash agree.
+        metric_hash: Hash of what made them.
+
+    Raises:
+        UsageError: The folder is not empty, there is no row, or shapes disagree.
+    """
+    make_private_folder(path)
+    if any(path.iterdir()):
+        raise UsageError(f"{path} is not empty: name a new folder for the store")
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "complete": True,
+        "dim": 0,
+        "count": 0,
+        "metric": {"name": metric, "hash": metric_hash, "similarity": "cosine"},
+        "made_from": {"embeddings": "given"},
+        "source": str(path),
+        "root": "",
+        "shards": [],
+    }
+    for index, (embeddings, ids, groups) in enumerate(chunks):
+        known = groups if groups is not None else [None] * len(ids)
+        if embeddings.ndim != 2 or not len(embeddings) == len(ids) == len(known):
+            raise UsageError(f"chunk {index} has {embeddings.shape} embeddings, {len(ids)} ids, {len(known)} groups")
+        if manifest["dim"] not in (0, embeddings.shape[1]):
+            raise UsageError(f"chunk {index} has rows of {embeddings.shape[1]} elements, not {manifest['dim']}")
+        manifest["dim"] = int(embeddings.shape[1])
+        shard = Shard(index, manifest["count"], len(ids), index + 1)
+        records = [Record(i, i, group, 0, 0, "") for i, group in zip(ids, known, strict=True)]
+        with replacing(path / shard.embeddings) as temporary, temporary.open("wb") as file:
+            npy.write_array(file, np.ascontiguousarray(embeddings, "<f4"), version=(1, 0), allow_pickle=False)
+        write_table(path / shard.ids, record_table(records, shard.first_row))
+        manifest["shards"].append(
+            {"embeddings": shard.embeddings, "ids": shard.ids, "rows": shard.rows, "next_task": index + 1}
+        )
+        manifest["count"] += shard.rows
+    if manifest["count"] == 0:
+        raise UsageError("there are no embeddings to write")
+    write_table(path / SKIPPED, SKIPPED_SCHEMA.empty_table())
+    write_json(path / MANIFEST, manifest)
+    return Store(path)
 
 
 def _clear(path: Path) -> None:

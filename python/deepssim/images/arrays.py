@@ -262,6 +262,8 @@ def npz_frames(data: bytes, context: Context) -> Iterator[Frame]:
     Raises:
         ImageError: The archive as a whole is refused.
     """
+    if not data:
+        raise ImageError("empty", "has no bytes")
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except zipfile.BadZipFile as error:
@@ -351,7 +353,10 @@ def _member_frames(
 
 def _read_member(stream: IO[bytes], size: int, context: Context) -> tuple[Header, bytearray]:
     prefix = stream.read(_PREFIX_BYTES)
-    raw = prefix + stream.read(header_bytes(prefix) - len(prefix))
+    length = header_bytes(prefix)
+    raw = prefix + stream.read(length - len(prefix))
+    if len(raw) < length:
+        raise ImageError("truncated", f"ends after {len(raw):,} of {length:,} bytes of its header")
     header = parse_header(raw)
     context.check_size(header.height, header.width)
     if header.offset + header.n_bytes > size:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError
 from .frames import MAX_DECODED_BYTES, Context, Frame, luma
-from .text import one_line
+from .text import one_line, reason_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -67,8 +67,6 @@ def dicom_frames(data: bytes, context: Context) -> Iterator[Frame]:
     Raises:
         ImageError: The file is refused; other exceptions come from pydicom.
     """
-    from pydicom.pixels.utils import iter_pixels
-
     if not data:
         raise ImageError("empty", "has no bytes")
     dataset = _read_dataset(data)
@@ -76,14 +74,33 @@ def dicom_frames(data: bytes, context: Context) -> Iterator[Frame]:
     group = _patient(dataset)
     chosen = context.chosen(n_frames)
     with context.budget.reserve(decoded_bytes):
-        # pydicom decodes single frames in order; indices=None spares it a search for each.
-        indices = None if len(chosen) == n_frames else list(chosen)
-        stored_frames = iter_pixels(dataset, indices=indices)
+        stored_frames = _stored_frames(dataset, chosen, n_frames)
         for index in chosen:
             stored = next(stored_frames, None)
             if stored is None:
                 raise ImageError("truncated", f"declares {n_frames:,} frames and ends after {index:,}")
             yield Frame(str(index) if n_frames > 1 else None, _modality_values(stored, dataset, index), group)
+
+
+def _stored_frames(dataset: FileDataset, chosen: range, n_frames: int) -> Iterator[NDArray[Any]]:
+    """Decode frames one after another."""
+    from pydicom.pixels.utils import iter_pixels, pixel_array
+    from pydicom.uid import JPEG2000TransferSyntaxes
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        if syntax in JPEG2000TransferSyntaxes:
+            # iter_pixels of pydicom 3.0 fails where header and code stream differ in sign, which is common.
+            for index in chosen:
+                yield pixel_array(dataset, index=index)
+        else:
+            # indices=None spares pydicom a search for each frame.
+            yield from iter_pixels(dataset, indices=None if len(chosen) == n_frames else list(chosen))
+    except RuntimeError as error:
+        reason = reason_of(RuntimeError(str(error).rpartition("plugins:")[2])).removeprefix("pillow: ")
+        if "does not support" not in reason:
+            raise ImageError("unreadable", f"cannot be decoded: {reason}") from error
+        raise ImageError("unsupported", f"{reason}; to read it: {_install_command(syntax.name)}") from error
 
 
 def _read_dataset(data: bytes) -> FileDataset:
@@ -223,13 +240,15 @@ def _check_decoder(syntax: Any) -> None:
         raise ImageError("unsupported", f"is compressed as {name}; decompress it first") from error
     if decoder.is_available:
         return
-    if "JPEG-LS" in name:
-        command = "pip install pyjpegls"
-    elif "2000" in name:
-        command = "pip install pylibjpeg pylibjpeg-openjpeg"
-    else:
-        command = "pip install python-gdcm"
-    raise ImageError("unsupported", f"is compressed as {name}; to read it: {command}")
+    raise ImageError("unsupported", f"is compressed as {name}; to read it: {_install_command(name)}")
+
+
+def _install_command(syntax_name: str) -> str:
+    if "JPEG-LS" in syntax_name:
+        return "pip install pyjpegls"
+    if "2000" in syntax_name:
+        return "pip install pylibjpeg pylibjpeg-openjpeg"
+    return "pip install python-gdcm"
 
 
 def _patient(dataset: FileDataset) -> str | None:

@@ -30,6 +30,9 @@ _FULL_DEPTH_BITS = 16
 _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 0x0112
 _OPAQUE = 255
+# The end mark, and how much may follow it (cameras append their own data).
+_JPEG_END = b"\xff\xd9"
+_JPEG_TAIL_BYTES = 2**16
 _TRANSPARENT = (
     "has transparent pixels, which have no grey value; put it on a background and save it without alpha"
 )
@@ -61,7 +64,12 @@ def raster_frames(data: bytes, context: Context) -> Iterator[Frame]:
         if getattr(image, "n_frames", 1) > 1:
             raise ImageError("unsupported", "is an animation; save its frames as separate files")
     elif data.startswith(b"\xff\xd8\xff"):
-        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+        try:
+            image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+        except (SyntaxError, OSError) as error:
+            if _JPEG_END in data[-_JPEG_TAIL_BYTES:]:
+                raise
+            raise ImageError("truncated", "ends inside the JPEG header") from error
     elif data.startswith(b"BM"):
         image = BmpImagePlugin.BmpImageFile(io.BytesIO(data))
     elif _PNG_MAGIC.startswith(data) or data in {b"\xff", b"\xff\xd8"}:

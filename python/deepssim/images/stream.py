@@ -142,7 +142,11 @@ def read_image(root: Path, path: str, image_id: str, options: ImageOptions | Non
     # Without a suffix it was listed because of the mark of DICOM.
     entry = FileEntry(path, format_of_name(path) or "dicom", None, None)
     require_package(entry.format, path)
-    context = Context(options or ImageOptions(), wanted=_frame_keys(path, image_id))
+    keys = _frame_keys(path, image_id)
+    meant = {f"{path}#{key}" for key in keys}
+    if not image_id.startswith(f"{path}#"):
+        meant.add(path)
+    context = Context(options or ImageOptions(), wanted=keys)
     try:
         with open_inside(Path(os.path.realpath(root)), path) as descriptor:
             _, items = _read_open(descriptor, entry, ReadTask(0, None, None), context)
@@ -151,9 +155,8 @@ def read_image(root: Path, path: str, image_id: str, options: ImageOptions | Non
     for item in items:
         if isinstance(item, Skipped):
             raise ImageError(item.code, item.reason)
-        if item.id == path and image_id.startswith(f"{path}#"):
-            break
-        return Image(image_id, path, item.group, item.pixels, item.pixel_hash)
+        if item.id in meant:
+            return Image(image_id, path, item.group, item.pixels, item.pixel_hash)
     raise ImageError("missing", "there is no such image in the file")
 
 

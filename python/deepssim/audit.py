@@ -1,0 +1,486 @@
+"""The pipeline: real and synthetic images in, counted and judged copies out.
+
+Synthetic images are embedded and searched chunk by chunk, so memory does not grow with their number. The
+parts of a run are whole files in a work folder; tables and summary are made from them at the end and appear
+under their names only when they are whole.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deepssim import __version__
+from deepssim.calibration import Calibration
+from deepssim.disk import make_private_folder, remove_leftovers, write_json
+from deepssim.embed import Encoder
+from deepssim.errors import StoreError, UsageError
+from deepssim.images import COUNTED_CODES, Image, ImageOptions, list_images
+from deepssim.matching import Control, Matcher, MatchOptions, RealTally, Reference, draw_by_group
+from deepssim.metric import load_metric
+from deepssim.pictures import write_pairs
+from deepssim.progress import Progress, Silent
+from deepssim.results import Collector, Outcome
+from deepssim.sources import (
+    Synthetic,
+    SyntheticImages,
+    SyntheticStore,
+    WorkFolder,
+    read_from_store,
+    store_fingerprint,
+)
+from deepssim.store import Store, build_store, write_table
+from deepssim.tables import SKIPPED, TableStream, parquet_to_csv
+from deepssim.verdict import ControlDraw, SetCounts, summarize
+
+OUR_FILES = ("summary.json", "run.json", "report.html", "real.store", "holdout.store")
+REPORTED_PACKAGES = ("numpy", "pyarrow", "pillow", "onnxruntime", "onnxruntime-gpu", "nibabel", "pydicom")
+
+
+@dataclass(frozen=True, slots=True)
+class AuditOptions:
+    """Everything that a run can be told, beside its inputs.
+
+    Attributes:
+        metric: Name of an installed metric or path of a bundle.
+        calibration: Thresholds; None: those of the metric.
+        images: How real and holdout images are read.
+        synthetic_images: How synthetic images are read.
+        match: How they are matched.
+        device: ``"auto"``, ``"cpu"`` or ``"gpu"``.
+        max_skipped: Share of inputs that may be left out before the run counts as incomplete.
+        with_csv: Whether ``matches.csv`` is written too.
+        command: Named in ``run.json``.
+    """
+
+    metric: str = "pixel"
+    calibration: Calibration | None = None
+    images: ImageOptions = field(default_factory=ImageOptions)
+    synthetic_images: ImageOptions = field(default_factory=ImageOptions)
+    match: MatchOptions = field(default_factory=MatchOptions)
+    device: str = "auto"
+    max_skipped: float = 0.01
+    with_csv: bool = False
+    command: str = "audit"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """What a run found.
+
+    Attributes:
+        folder: Where its files are.
+        summary: The contents of ``summary.json``.
+        too_many_skipped: Whether more inputs were left out than allowed.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    too_many_skipped: bool
+
+    @property
+    def flagged_rate(self) -> float:
+        """Share of synthetic images flagged as near or exact copies."""
+        return float(self.summary["synthetic_flagged"]["rate"])
+
+
+def audit(
+    real: str | Path,
+    synthetic: str | Path,
+    out: str | Path,
+    *,
+    holdout: str | Path | None = None,
+    options: AuditOptions | None = None,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """Find out which synthetic images copy which real ones.
+
+    Args:
+        real: Images that the generator was trained on: folder, file, manifest, or a store of them.
+        synthetic: Images that it made, likewise.
+        out: Folder of the results; made if missing, and continued if a run was cut short in it.
+        holdout: Comparable real images that it never saw: the control.
+        options: How; the defaults serve most.
+        progress: Told where the run is.
+
+    Raises:
+        DeepSSIMError: With one line that says what to do.
+    """
+    run = _Run(Path(out), options or AuditOptions(), progress or Silent())
+    check_distinct({"real": real, "synthetic": synthetic, "holdout": holdout})
+    real_store = run.real_store(Path(real), "real")
+    holdout_store = run.real_store(Path(holdout), "holdout") if holdout is not None else None
+    side: Synthetic
+    if Store.is_store(Path(synthetic)):
+        side = SyntheticStore(Store(Path(synthetic)))
+    else:
+        listing = list_images(synthetic, run.options.synthetic_images)
+        side = SyntheticImages(listing, run.encoder(), run.options.match.threads or None)
+    return run.finish(real_store, side, holdout_store)
+
+
+def score(
+    real: str | Path,
+    synthetic: str | Path,
+    out: str | Path,
+    *,
+    holdout: str | Path | None = None,
+    options: AuditOptions | None = None,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """Do as `audit` does, from stores alone: no image is read but for the pictures of the worst pairs.
+
+    Raises:
+        StoreError: One of the folders is no whole store, or two are of different metrics.
+    """
+    check_distinct({"real": real, "synthetic": synthetic, "holdout": holdout})
+    run = _Run(Path(out), options or AuditOptions(command="score"), progress or Silent())
+    holdout_store = Store(Path(holdout)) if holdout is not None else None
+    return run.finish(Store(Path(real)), SyntheticStore(Store(Path(synthetic))), holdout_store)
+
+
+def check_distinct(paths: dict[str, str | Path | None]) -> None:
+    """Refuse two inputs that are the same or lie one in the other.
+
+    Raises:
+        UsageError: With both names.
+    """
+    known = [(name, Path(path)) for name, path in paths.items() if path is not None]
+    for name, path in known:
+        if not path.exists():
+            raise UsageError(f"the {name} input {path} does not exist")
+    for i, (name, path) in enumerate(known):
+        for other_name, other in known[:i]:
+            a, b = path.resolve(), other.resolve()
+            if a == b:
+                raise UsageError(f"{other_name} and {name} are the same: {path}; give two different sets of images")
+            if a.is_relative_to(b) or b.is_relative_to(a):
+                raise UsageError(f"{name} ({path}) and {other_name} ({other}) lie one in the other: separate them")
+
+
+class _Run:
+    """One run into one folder."""
+
+    def __init__(self, out: Path, options: AuditOptions, progress: Progress) -> None:
+        if not 0 <= options.max_skipped <= 1:
+            raise UsageError(f"the share of skipped inputs lies between 0 and 1, not {options.max_skipped}")
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"{out} is a file: name a folder for the results")
+        if out.is_dir() and any(out.iterdir()) and not _is_ours(out):
+            raise UsageError(f"{out} holds other files: name a new or an empty folder for the results")
+        self.out, self.options, self.progress = make_private_folder(out), options, progress
+        remove_leftovers(out)
+        self.started, self.clock = datetime.datetime.now(datetime.UTC), time.monotonic()
+        self._encoder: Encoder | None = None
+
+    def encoder(self) -> Encoder:
+        """Load the metric once."""
+        if self._encoder is None:
+            options = self.options
+            self._encoder = Encoder(load_metric(options.metric), device=options.device, threads=options.match.threads)
+        return self._encoder
+
+    def real_store(self, source: Path, name: str) -> Store:
+        """Open a store, or make or reuse the one of these images in the results' folder."""
+        if Store.is_store(source):
+            return Store(source)
+        listing = list_images(source, self.options.images)
+        with self.progress.track(f"{name} images", listing.n_expected) as advance:
+            return build_store(
+                listing,
+                self.encoder(),
+                self.out / f"{name}.store",
+                threads=self.options.match.threads or None,
+                progress=advance,
+                status=self.progress.status,
+            )
+
+    def calibration(self, store: Store) -> Calibration:
+        """Return the thresholds to use: those given, else those of the store's metric."""
+        if self.options.calibration is not None:
+            return self.options.calibration
+        name = str(store.metric["name"])
+        metric = load_metric(self._encoder.metric.path.as_posix() if self._encoder else name)
+        if metric.hash != store.metric["hash"]:
+            raise StoreError(
+                f"{store.path} was made by another version of the metric {name}: embed the images again, or give "
+                "--thresholds NEAR,EXACT"
+            )
+        return metric.calibration()
+
+    def finish(self, real_store: Store, side: Synthetic, holdout_store: Store | None) -> AuditResult:
+        """Match, collect, conclude, write."""
+        options = self.options
+        metric = _common_metric(real_store, side, holdout_store, self._encoder)
+        calibration = self.calibration(real_store)
+        real = Reference(real_store)
+        draw = _draw_control(real, Reference(holdout_store), options.match.seed) if holdout_store else None
+        work = WorkFolder(self.out, self._fingerprint(real_store, side, holdout_store, calibration))
+        self._drop_other_work(work)
+        control = Control(draw.real, draw.holdout) if draw else None
+        matcher = Matcher(real, control, calibration.cuts(), options.match)
+        isa, plan = matcher.real.searcher.isa if matcher.real.searcher else "", _plan_dict(matcher)
+        side.match(matcher, work, self.progress)
+        for reference in (real, *((draw.real, draw.holdout) if draw else ())):
+            reference.searcher = None  # its memory is not needed to write tables
+        del matcher
+        if work.rows == 0:
+            raise UsageError(f"no image of {side.source} can be used: {_reasons(side.skipped(work))}")
+        self.progress.status(f"writing tables of {work.rows:,} synthetic images")
+        self._drop_results()
+        outcome = self._collect(real, draw, calibration, side, work)
+        counts, too_many = self._write_skipped(real_store, side, holdout_store, outcome, work)
+        warnings = _warnings(real, calibration)
+        warnings += write_pairs(
+            self.out, outcome.pairs, real, calibration.cuts(), _reader(real_store), side.read
+        )
+        summary = summarize(
+            outcome,
+            real,
+            counts,
+            calibration,
+            {**metric, "dim": real_store.dim},
+            draw,
+            seed=options.match.seed,
+            too_many_skipped=too_many,
+            warnings=warnings,
+        )
+        if options.with_csv:
+            parquet_to_csv(self.out / "matches.parquet", self.out / "matches.csv")
+        write_json(self.out / "summary.json", summary)
+        inputs = {"real": _input_dict(real_store), "synthetic": None, "holdout": None}
+        inputs["synthetic"] = {
+            "source": side.source,
+            "digest": side.digest(work),
+            "images": outcome.n_synthetic,
+            "group_by": options.synthetic_images.group_by,
+        }
+        if holdout_store is not None:
+            inputs["holdout"] = _input_dict(holdout_store)
+        self._write_run(inputs, calibration, plan, isa)
+        shutil.rmtree(work.path, ignore_errors=True)
+        return AuditResult(self.out, summary, too_many)
+
+    def _fingerprint(
+        self, real: Store, side: Synthetic, holdout: Store | None, calibration: Calibration
+    ) -> dict[str, Any]:
+        encoder = self._encoder
+        match = self.options.match
+        return {
+            "version": __version__,
+            "real": store_fingerprint(real),
+            "holdout": store_fingerprint(holdout) if holdout else None,
+            "synthetic": side.fingerprint(),
+            "metric": [encoder.metric.hash, encoder.runtime_version, encoder.provider] if encoder else None,
+            "cuts": calibration.cuts(),
+            "match": [match.k, match.max_per_group, match.max_listed, match.seed],
+        }
+
+    def _drop_other_work(self, work: WorkFolder) -> None:
+        for other in self.out.glob(".work-*"):
+            if other != work.path:
+                self.progress.status("inputs or options changed: starting over")
+                shutil.rmtree(other, ignore_errors=True)
+
+    def _drop_results(self) -> None:
+        # Old results go before new ones come: a folder never mixes two runs.
+        for pattern in ("summary.json", "run.json", "report*.html", "*.parquet", "matches.csv"):
+            for path in self.out.glob(pattern):
+                path.unlink()
+        shutil.rmtree(self.out / "evidence", ignore_errors=True)
+
+    def _collect(
+        self, real: Reference, draw: ControlDraw | None, calibration: Calibration, side: Synthetic, work: WorkFolder
+    ) -> Outcome:
+        tally = RealTally.empty(len(real))
+        for part in work.parts():
+            tally.add(part)
+        sets = (draw.real, draw.holdout) if draw else None
+        collector = Collector(self.out, real, sets, calibration.cuts(), tally)
+        outcome = collector.run(work.parts(), TableStream(side.records(work)))
+        collector.write_real_images()
+        if real.has_groups:
+            collector.write_patients()
+        return outcome
+
+    def _write_skipped(
+        self, real: Store, side: Synthetic, holdout: Store | None, outcome: Outcome, work: WorkFolder
+    ) -> tuple[dict[str, SetCounts | None], bool]:
+        counts: dict[str, SetCounts | None] = {"real": None, "synthetic": None, "holdout": None}
+        tables, too_many = [], False
+        for name, store in (("real", real), ("synthetic", None), ("holdout", holdout)):
+            if name == "synthetic":
+                table, used, groups = side.skipped(work), outcome.n_synthetic, None
+            elif store is not None:
+                table, used = store.skipped(), len(store)
+                codes = Reference(store) if name == "holdout" else None
+                groups = codes.n_groups if codes and codes.has_groups else None
+            else:
+                continue
+            if name == "real":
+                reference = Reference(real)
+                groups = reference.n_groups if reference.has_groups else None
+            is_counted = pc.is_in(table["code"], value_set=pa.array(sorted(COUNTED_CODES)))
+            n_skipped = int(pc.sum(is_counted).as_py() or 0)
+            counts[name] = SetCounts(used, groups, n_skipped, table.num_rows - n_skipped)
+            too_many = too_many or n_skipped > self.options.max_skipped * (used + n_skipped)
+            tables.append(table.add_column(0, "set", pa.array([name] * table.num_rows, pa.string())))
+        write_table(self.out / "skipped.parquet", pa.concat_tables(tables).cast(SKIPPED))
+        return counts, too_many
+
+    def _write_run(self, inputs: dict[str, Any], calibration: Calibration, plan: dict[str, Any], isa: str) -> None:
+        options = self.options
+        finished = datetime.datetime.now(datetime.UTC)
+        flat = {
+            "metric": options.metric,
+            "device": options.device,
+            "max_skipped": options.max_skipped,
+            **asdict(options.match),
+            **{f"images.{k}": v for k, v in asdict(options.images).items()},
+            **{f"synthetic_images.{k}": v for k, v in asdict(options.synthetic_images).items()},
+        }
+        run = {
+            "format": "deepssim-run",
+            "version": 1,
+            "command": options.command,
+            "started": self.started.isoformat(timespec="seconds"),
+            "finished": finished.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self.clock, 3),
+            "versions": {"deepssim": __version__, "python": platform.python_version(), **_package_versions()},
+            "machine": {
+                "system": f"{platform.system()} {platform.release()}",
+                "processor": _processor(),
+                "isa": isa,
+                "threads": plan["threads"],
+                "provider": self._encoder.provider if self._encoder else "none: embeddings were read from stores",
+            },
+            "inputs": inputs,
+            "options": flat,
+            "thresholds": calibration.as_dict(),
+            "plan": plan,
+            "seeds": {"control and resampling": options.match.seed},
+        }
+        write_json(self.out / "run.json", run)
+
+
+def _is_ours(out: Path) -> bool:
+    return any((out / name).exists() for name in OUR_FILES) or any(out.glob(".work-*"))
+
+
+def _common_metric(
+    real: Store, side: Synthetic, holdout: Store | None, encoder: Encoder | None
+) -> dict[str, Any]:
+    stores = [real, *([holdout] if holdout else []), *([side.store] if isinstance(side, SyntheticStore) else [])]
+    wanted = real.metric
+    for store in stores:
+        if (store.metric["name"], store.metric["hash"], store.dim) != (wanted["name"], wanted["hash"], real.dim):
+            raise StoreError(
+                f"{store.path} holds embeddings of the metric {store.metric['name']}, {real.path} of "
+                f"{wanted['name']} (or of another version): embed both with one metric"
+            )
+    if encoder is not None and encoder.metric.hash != wanted["hash"]:
+        raise StoreError(
+            f"{real.path} holds embeddings of the metric {wanted['name']}, not of this {encoder.metric.name}: "
+            "choose it with --metric, or give the images"
+        )
+    return dict(wanted)
+
+
+def _draw_control(real: Reference, holdout: Reference, seed: int) -> ControlDraw:
+    n = min(len(real), len(holdout))
+    same = set(real.names) & set(holdout.names)
+    hashes = set(real.table["pixel_hash"].to_pylist()) - {""}
+    n_identical = sum(h in hashes for h in holdout.table["pixel_hash"].to_pylist())
+    warnings = []
+    if n_identical:
+        warnings.append(
+            f"{n_identical:,} holdout images are identical to real ones in every pixel: the holdout is no control "
+            "until they are taken out."
+        )
+    if same:
+        warnings.append(
+            f"{len(same):,} groups have the same name in the real set and the holdout (such as {min(same)}): if they "
+            "are the same persons, the holdout is no control."
+        )
+    if not (real.has_groups and holdout.has_groups):
+        warnings.append("Without the patient of every image, sets of equal size are drawn by image.")
+    drawn_real = real if n == len(real) else real.subset(draw_by_group(real.codes, n, seed))
+    drawn_holdout = holdout if n == len(holdout) else holdout.subset(draw_by_group(holdout.codes, n, seed))
+    return ControlDraw(drawn_real, drawn_holdout, seed, tuple(warnings))
+
+
+def _reader(store: Store) -> Callable[[str, str], Image]:
+    return lambda path, image_id: read_from_store(store, path, image_id)
+
+
+def _warnings(real: Reference, calibration: Calibration) -> list[str]:
+    warnings = []
+    if calibration.base_size is not None and len(real) > 2 * calibration.base_size:
+        warnings.append(
+            f"The thresholds were chosen against {calibration.base_size:,} real images, here are {len(real):,}: the "
+            "nearest of more images scores higher, so more unrelated images may pass."
+        )
+    if not real.has_groups:
+        n_without = int(np.count_nonzero(real.codes < 0))
+        warnings.append(
+            f"{n_without:,} of {len(real):,} real images have no known patient, so no figure by patient is given; say "
+            "who is who with a manifest (column group), --group-by parent or --group-by regex:PATTERN."
+        )
+    return warnings
+
+
+def _reasons(table: pa.Table) -> str:
+    reasons = table["reason"].to_pylist()
+    return f"{reasons[0]} (and {len(reasons) - 1:,} more)" if reasons else "there are none"
+
+
+def _plan_dict(matcher: Matcher) -> dict[str, Any]:
+    plan = matcher.plan
+    return {
+        "bytes_total": plan.total_bytes,
+        "bytes_base": plan.base_bytes,
+        "bytes_worker": plan.worker_bytes,
+        "bytes_row": plan.row_bytes,
+        "chunk_rows": matcher.chunk_rows,
+        "threads": plan.threads,
+    }
+
+
+def _input_dict(store: Store) -> dict[str, Any]:
+    made_from = store.manifest["made_from"]
+    return {
+        "source": store.manifest["source"],
+        "digest": str(made_from.get("images_digest", "")),
+        "images": len(store),
+        "group_by": str(made_from.get("group_by", "")),
+    }
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for name in REPORTED_PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

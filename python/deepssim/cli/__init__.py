@@ -1,0 +1,79 @@
+"""The command line: one file a command, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from deepssim import __version__
+from deepssim.errors import DeepSSIMError
+
+COMMANDS = {
+    "audit": "Find out which synthetic images copy which real ones, and report it.",
+    "demo": "Audit a made-up cohort with planted copies: see the whole thing work.",
+    "doctor": "Say what is installed, what really loads, and what to install.",
+    "embed": "Embed images into a store.",
+    "info": "Describe a store, a metric bundle, a calibration or an audit.",
+    "report": "Make the report of an audit again, with or without images.",
+    "score": "Do what audit does from two stores of embeddings.",
+}
+
+EPILOG = """\b
+Exit codes: 0 done, 1 failure, 2 usage, 3 memorization above --fail-above,
+4 too many skipped inputs (the results are written all the same)."""
+
+
+class LazyGroup(click.Group):
+    """A group whose help needs none of its commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"deepssim.cli.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"deepssim.cli.{cmd_name}.command is no command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        # The reference implementation's options have underscores: both spellings are one option.
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+        "max_content_width": 100,
+    },
+)
+@click.version_option(__version__, prog_name="deepssim")
+def cli() -> None:
+    """Find out whether a generative model for medical images copies its training patients.
+
+    \b
+    deepssim demo                                  # see it work
+    deepssim audit REAL/ SYNTHETIC/ --out RESULT/  # your own images
+    """
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; errors of ours become one line and an exit code."""
+    try:
+        return cli.main(args=arguments, prog_name="deepssim")
+    except DeepSSIMError as error:
+        from deepssim.images.text import one_line
+
+        click.echo(f"Error: {one_line(str(error), 2000)}", err=True)
+        sys.exit(error.exit_code)

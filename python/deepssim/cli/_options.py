@@ -1,0 +1,185 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from deepssim.calibration import Calibration
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+class Bytes(click.ParamType):
+    """A number of bytes: ``512MiB``, ``2G``, ``1000000``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the text."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?\s*", str(value).upper())
+        if match is None or match[2] not in UNITS:
+            self.fail(f"{value!r} is not a size such as 512MiB or 2G", param, ctx)
+        return int(float(match[1]) * UNITS[match[2]])
+
+
+def _apply(options: list[Callable[[F], F]], function: F) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def talk_options(function: F) -> F:
+    """Add ``--json`` and ``--quiet``."""
+    return _apply(
+        [
+            click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),
+            click.option("--quiet", "-q", is_flag=True, help="No progress on stderr."),
+        ],
+        function,
+    )
+
+
+def image_options(function: F) -> F:
+    """Add what says how images are read."""
+    return _apply(
+        [
+            click.option(
+                "--group-by",
+                default="auto",
+                metavar="HOW",
+                show_default=True,
+                help="Who is the patient of a real image: auto (manifest column, NIfTI volume, DICOM PatientID), "
+                "parent (name of the folder), regex:PATTERN (first group of a match in the path), none.",
+            ),
+            click.option(
+                "--slices",
+                default="middle",
+                show_default=True,
+                metavar="WHICH",
+                help="Slices of NIfTI volumes: middle, all, 40, 40,44,60, 20:100:4 or 25%,50%,75%.",
+            ),
+            click.option(
+                "--axis",
+                type=click.Choice(["axial", "coronal", "sagittal"]),
+                default="axial",
+                show_default=True,
+                help="Axis that slices are perpendicular to.",
+            ),
+            click.option(
+                "--max-pixels",
+                type=click.IntRange(1),
+                default=2**26,
+                show_default=True,
+                help="Images with more pixels are skipped.",
+            ),
+        ],
+        function,
+    )
+
+
+def run_options(function: F) -> F:
+    """Add threads, device and metric."""
+    return _apply(
+        [
+            click.option(
+                "--metric", default="pixel", show_default=True, help="Installed metric, or path of an .onnx bundle."
+            ),
+            click.option(
+                "--device",
+                type=click.Choice(["auto", "cpu", "gpu"]),
+                default="auto",
+                show_default=True,
+                help="Where the metric runs.",
+            ),
+            threads_option,
+        ],
+        function,
+    )
+
+
+def threads_option(function: F) -> F:
+    """Add ``--threads``."""
+    return click.option(
+        "--threads", type=click.IntRange(0), default=0, help="Threads; 0 (default): all this process may use."
+    )(function)
+
+
+def match_options(function: F) -> F:
+    """Add what says how synthetic images are matched and judged."""
+    return _apply(
+        [
+            click.option(
+                "--k", type=click.IntRange(1), default=5, show_default=True, help="Nearest real images reported."
+            ),
+            click.option(
+                "--max-per-group",
+                type=click.IntRange(0),
+                default=0,
+                metavar="M",
+                help="At most M images of one patient among the k nearest; 0 (default): no cap.",
+            ),
+            click.option(
+                "--max-listed",
+                type=click.IntRange(1),
+                default=64,
+                show_default=True,
+                help="Pairs over the threshold listed for each synthetic image; all are counted.",
+            ),
+            click.option("--thresholds", metavar="NEAR,EXACT", help="Scores from which a pair is near and exact."),
+            click.option(
+                "--calibration", type=click.Path(path_type=Path, dir_okay=False), help="Thresholds from a file."
+            ),
+            click.option(
+                "--memory-limit",
+                type=Bytes(),
+                default=2 * 2**30,
+                show_default="2GiB",
+                help="Bytes for the search; 0: no limit.",
+            ),
+            click.option(
+                "--max-skipped",
+                type=click.FloatRange(0, 1),
+                default=0.01,
+                show_default=True,
+                metavar="SHARE",
+                help="Exit with code 4 if a larger share of a set cannot be used.",
+            ),
+            click.option(
+                "--fail-above",
+                type=click.FloatRange(0, 1),
+                metavar="RATE",
+                help="Exit with code 3 if a larger share of the synthetic images is flagged.",
+            ),
+            click.option("--seed", type=int, default=0, show_default=True, help="Of the control's draw and resampling."),
+            click.option("--csv", "with_csv", is_flag=True, help="Write matches.csv beside matches.parquet."),
+        ],
+        function,
+    )
+
+
+def read_calibration(metric: str, thresholds: str | None, calibration: Path | None) -> Calibration | None:
+    """Return the thresholds that options give, or None."""
+    from deepssim.calibration import Calibration, given_thresholds
+
+    if thresholds is not None and calibration is not None:
+        raise click.UsageError("give --thresholds or --calibration, not both")
+    if thresholds is not None:
+        return given_thresholds(metric, thresholds)
+    return Calibration.read(calibration) if calibration is not None else None
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as JSON on stdout."""
+    import json
+
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False))

@@ -1,0 +1,101 @@
+"""Progress on stderr: a live bar in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import click
+
+from deepssim.progress import Progress, Silent
+
+LINE_SECONDS = 10.0
+
+
+def make_progress(quiet: bool) -> Progress:
+    """Return what suits stderr."""
+    if quiet:
+        return Silent()
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Lines:
+    """Plain lines: one at the end of a task, and one every ten seconds of a long one."""
+
+    def status(self, text: str) -> None:
+        """Print a line."""
+        click.echo(_plain(text), err=True)
+
+    @contextlib.contextmanager
+    def track(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Print rate and remaining time."""
+        started = last = time.monotonic()
+        done = 0
+
+        def advance(steps: int) -> None:
+            nonlocal done, last
+            done += steps
+            now = time.monotonic()
+            if now - last >= LINE_SECONDS:
+                last = now
+                rate = done / max(now - started, 1e-9)
+                rest = _duration((total - done) / rate) if 0 < done < total else "soon done"
+                self.status(f"{what}: {done:,} of {total:,}, {rate:,.0f}/s, {rest} left")
+
+        yield advance
+        if done:
+            seconds = max(time.monotonic() - started, 1e-9)
+            self.status(f"{what}: {done:,} in {seconds:.1f} s ({done / seconds:,.0f}/s)")
+
+
+class Bars:
+    """Bars of the rich library; NO_COLOR is honoured there."""
+
+    def status(self, text: str) -> None:
+        """Print a line."""
+        click.echo(_plain(text), err=True)
+
+    @contextlib.contextmanager
+    def track(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar with rate and remaining time."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.text import Text
+
+        class Rate(TextColumn):
+            def render(self, task: object) -> Text:
+                speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
+                return Text(f"{speed:,.0f}/s" if speed else "")
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            Rate(""),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bars:
+            task = bars.add_task(what, total=total)
+            done = 0
+
+            def advance(steps: int) -> None:
+                nonlocal done
+                done += steps
+                bars.update(task, advance=steps, total=max(total, done))
+
+            yield advance
+            bars.update(task, total=done, completed=done)
+
+
+def _plain(text: str) -> str:
+    from deepssim.images.text import one_line
+
+    return one_line(text, 500)

@@ -1,0 +1,105 @@
+"""``deepssim info``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deepssim.cli._options import echo_json
+from deepssim.errors import UsageError
+
+
+def _describe_store(path: Path) -> dict[str, Any]:
+    from deepssim.store import Store
+
+    store = Store(path, allow_incomplete=True)
+    groups = store.records(["group"])["group"]
+    return {
+        "kind": "store",
+        "path": str(path),
+        "complete": store.is_complete,
+        "embeddings": len(store),
+        "dim": store.dim,
+        "metric": store.metric,
+        "shards": len(store.shards),
+        "skipped": store.skipped().num_rows,
+        "groups": len(groups.drop_null().unique()),
+        "without_group": groups.null_count,
+        "source": store.manifest["source"],
+        "made_from": store.manifest["made_from"],
+    }
+
+
+def _describe_json(path: Path) -> dict[str, Any]:
+    from deepssim.calibration import FORMAT, Calibration
+
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {error}") from error
+    kind = value.get("format") if isinstance(value, dict) else None
+    if kind == FORMAT:
+        calibration = Calibration.read(path)
+        return {"kind": "calibration", "path": str(path), "metric": calibration.metric, **calibration.as_dict()}
+    if kind == "deepssim-summary":
+        keys = ("verdict", "synthetic_flagged", "real_copied", "patients_copied", "control", "thresholds")
+        return {"kind": "audit", "path": str(path), **{key: value.get(key) for key in keys}}
+    raise UsageError(f"{path} is no file of deepssim")
+
+
+def _describe(target: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from deepssim.metric import installed_metrics, load_metric
+    from deepssim.store import Store
+
+    if target.is_dir():
+        if Store.is_store(target):
+            return _describe_store(target)
+        if (target / "summary.json").is_file():
+            return _describe_json(target / "summary.json")
+        raise UsageError(f"{target} is neither a store nor the folder of a finished audit")
+    if target.suffix == ".json":
+        return _describe_json(target)
+    if target.suffix == ".onnx" or str(target) in installed_metrics():
+        metric = load_metric(str(target))
+        described = {"kind": "metric", **asdict(metric), "path": str(metric.path)}
+        if metric.path.with_suffix(".calibration.json").is_file():
+            described["thresholds"] = metric.calibration().as_dict()
+        return described
+    if not target.exists():
+        raise UsageError(f"{target} does not exist and is no installed metric ({', '.join(installed_metrics())})")
+    raise UsageError(f"{target} is no store, .onnx bundle, calibration or audit folder")
+
+
+def _lines(value: dict[str, Any], indent: str = "") -> list[str]:
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, dict):
+            lines += [f"{indent}{key}:", *_lines(item, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key}: {item}")
+    return lines
+
+
+@click.command("info")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def command(target: Path, as_json: bool) -> None:
+    """Describe a store, an .onnx bundle, a calibration, an installed metric (by name) or an audit's folder.
+
+    \b
+    deepssim info train.store
+    deepssim info pixel
+    """
+    from deepssim.images.text import one_line
+
+    described = _describe(target)
+    if as_json:
+        echo_json(described)
+        return
+    for line in _lines(described):
+        click.echo(one_line(line, 1000) if line.strip() == line else "  " + one_line(line.strip(), 1000))

@@ -1,0 +1,65 @@
+"""``deepssim score``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from deepssim.cli._options import match_options, read_calibration, talk_options, threads_option
+
+
+@click.command("score")
+@click.argument("real_store", type=click.Path(path_type=Path))
+@click.argument("synthetic_store", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the results.")
+@click.option("--holdout", type=click.Path(path_type=Path), help="Store of images that the generator never saw.")
+@threads_option
+@match_options
+@talk_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    real_store: Path,
+    synthetic_store: Path,
+    out: Path,
+    holdout: Path | None,
+    threads: int,
+    k: int,
+    max_per_group: int,
+    max_listed: int,
+    thresholds: str | None,
+    calibration: Path | None,
+    memory_limit: int,
+    max_skipped: float,
+    fail_above: float | None,
+    seed: int,
+    with_csv: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Match SYNTHETIC_STORE against REAL_STORE, both made by embed with one metric.
+
+    Writes what audit writes but the report (deepssim report DIR makes it). From the same stores and options
+    the tables have the same bytes, whatever the threads, the memory limit and the processor.
+
+    \b
+    deepssim score train.store generated.store --out result/ --memory-limit 512MiB
+    """
+    from deepssim.audit import AuditOptions, score
+    from deepssim.cli._outcome import announce
+    from deepssim.cli._progress import make_progress
+    from deepssim.matching import MatchOptions
+    from deepssim.store import Store
+
+    store = Store(real_store)
+    options = AuditOptions(
+        metric=str(store.metric["name"]),
+        calibration=read_calibration(str(store.metric["name"]), thresholds, calibration),
+        match=MatchOptions(k, max_per_group, max_listed, threads, memory_limit, seed),
+        max_skipped=max_skipped,
+        with_csv=with_csv,
+        command="score",
+    )
+    result = score(real_store, synthetic_store, out, holdout=holdout, options=options, progress=make_progress(quiet))
+    announce(ctx, result, None, as_json=as_json, fail_above=fail_above)

@@ -1,0 +1,102 @@
+"""Pictures of pairs for the report: 8-bit PNG, windowed for display."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from deepssim.calibration import LABELS
+from deepssim.disk import make_private_folder, replacing, write_json
+from deepssim.errors import DeepSSIMError
+from deepssim.images import Image
+from deepssim.matching import Reference
+from deepssim.results import Pair
+
+FOLDER = "evidence"
+LONGER_SIDE = 256
+WINDOW = (0.5, 99.5)  # percentiles shown as black and white
+
+Reader = Callable[[str, str], Image]
+
+
+def display_png(pixels: NDArray[np.float32]) -> bytes:
+    """Return an image ``(height, width)`` as PNG: percentiles 0.5 to 99.5 spread over 8 bits."""
+    low, high = np.percentile(pixels.astype(np.float64), WINDOW)
+    if not high > low:
+        low, high = float(pixels.min()), float(pixels.max())
+    grey = np.clip((pixels.astype(np.float64) - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1)
+    picture = Pillow.fromarray(np.round(grey * 255).astype(np.uint8))
+    picture.thumbnail((LONGER_SIDE, LONGER_SIDE), Pillow.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_pairs(
+    folder: Path,
+    pairs: list[Pair],
+    real: Reference,
+    cuts: tuple[float, float],
+    read_real: Reader,
+    read_synthetic: Reader,
+) -> list[str]:
+    """Write the pictures of pairs and ``pairs.json`` into ``evidence/``.
+
+    A pair of which an image cannot be read again is left out.
+
+    Args:
+        folder: The audit's folder.
+        pairs: Best first.
+        real: All real images.
+        cuts: Scores from which on a pair is near and exact.
+        read_real: Reads an image by (path, id).
+        read_synthetic: The same for synthetic images.
+
+    Returns:
+        A line for each pair left out.
+    """
+    target = folder / FOLDER
+    shutil.rmtree(target, ignore_errors=True)
+    make_private_folder(target)
+    entries: list[dict[str, Any]] = []
+    problems = []
+    for pair in pairs:
+        row = {name: real.table[name][pair.real_row].as_py() for name in ("id", "path", "group")}
+        try:
+            images = read_real(row["path"], row["id"]), read_synthetic(pair.synthetic_path, pair.synthetic_id)
+        except DeepSSIMError as error:
+            problems.append(f"no picture of the pair {row['id']} and {pair.synthetic_id}: {error}")
+            continue
+        names = [f"pair-{len(entries):03d}-{kind}.png" for kind in ("real", "synthetic")]
+        for name, image in zip(names, images, strict=True):
+            _write(target / name, display_png(image.pixels))
+        label = LABELS[(pair.score >= cuts[0]) + (pair.score >= cuts[1])]
+        height, width = images[0].pixels.shape
+        entries.append(
+            {
+                "real_id": row["id"],
+                "synthetic_id": pair.synthetic_id,
+                "real_group": row["group"],
+                "score": pair.score,
+                "label": label,
+                "real_png": names[0],
+                "synthetic_png": names[1],
+                "size": f"{height} x {width}",
+            }
+        )
+    write_json(target / "pairs.json", entries)
+    return problems
+
+

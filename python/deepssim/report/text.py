@@ -1,0 +1,238 @@
+"""Text and numbers as a person reads them.
+
+`visible` and `markup` are the only way in which a string from a file reaches the page: characters that
+hide, reorder or break text are shown as their code point, so that a name cannot pretend to be another.
+Numbers carry narrow no-break spaces (U+202F) before ``%`` and between thousands, as ISO 80000-1 asks.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from markupsafe import Markup, escape
+
+NARROW = "\u202f"
+MINUS = "\u2212"
+DASH = "\u2013"
+ELLIPSIS = "\u2026"
+
+# Cc control, Cf format (bidi, zero width), Cs lone surrogates, Co private use, Cn unassigned, Zl/Zp line ends.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Longer runs of combining marks paint over the neighbouring lines ("zalgo").
+_MAX_MARKS = 3
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July",
+    "August", "September", "October", "November", "December",
+)  # fmt: skip
+
+
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Split `text` into (piece, is_code_point); a code-point piece is one hidden character, as ``U+202E``."""
+    plain: list[str] = []
+    marks = 0
+    for char in text:
+        is_mark = unicodedata.category(char).startswith("M")
+        marks = marks + 1 if is_mark else 0
+        # A mark at the start would join whatever stands before the text on the page.
+        if unicodedata.category(char) in _HIDDEN or marks > _MAX_MARKS or (is_mark and not plain):
+            if plain:
+                yield "".join(plain), False
+                plain = []
+            yield f"U+{ord(char):04X}", True
+        else:
+            plain.append(char)
+    if plain:
+        yield "".join(plain), False
+
+
+def visible(text: str) -> str:
+    """Return `text` with every hidden or reordering character written as ``[U+XXXX]``.
+
+    Args:
+        text: Any string, also with lone surrogates.
+
+    Returns:
+        A string that can be encoded as UTF-8 and reads in the order in which it is stored. It is not HTML.
+
+    >>> visible("scan\\u202egnp.exe")
+    'scan[U+202E]gnp.exe'
+    """
+    return "".join(f"[{piece}]" if is_code else piece for piece, is_code in _pieces(text))
+
+
+def markup(text: str) -> Markup:
+    """Return `text` as escaped HTML, hidden characters as marked code points.
+
+    The mark (an element of class ``esc``) tells a real U+202E from a name that spells out "U+202E".
+
+    >>> markup("<b>\\u200b")
+    Markup('&lt;b&gt;<span class="esc">U+200B</span>')
+    """
+    parts = [
+        Markup('<span class="esc">{}</span>').format(piece) if is_code else escape(piece)
+        for piece, is_code in _pieces(text)
+    ]
+    return Markup("").join(parts)
+
+
+def shorten(text: str, limit: int) -> str:
+    """Cut the middle out of `text` so that `limit` characters and an ellipsis are left.
+
+    Both ends are kept: in a path the file name at the end tells most.
+
+    >>> shorten("abcdefghij", 6)
+    'ab…ghij'
+    """
+    if len(text) <= limit:
+        return text
+    head = limit * 2 // 5
+    return text[:head] + ELLIPSIS + text[len(text) - (limit - head) :]
+
+
+def prose(text: str) -> str:
+    """Return a sentence with narrow no-break spaces where a plain space stands before ``%``.
+
+    >>> prose("2.4 % of them") == "2.4\\u202f% of them"
+    True
+    """
+    return re.sub(r"(?<=\d) %", NARROW + "%", text)
+
+
+def count(value: int) -> str:
+    """Return a whole number with narrow spaces between thousands.
+
+    >>> count(1234567) == "1\\u202f234\\u202f567"
+    True
+    """
+    return f"{value:,}".replace(",", NARROW).replace("-", MINUS)
+
+
+def decimal(value: float, digits: int) -> str:
+    """Return `value` with `digits` decimals, a real minus sign and narrow spaces between thousands."""
+    return f"{value:,.{digits}f}".replace(",", NARROW).replace("-", MINUS)
+
+
+def score(value: float) -> str:
+    """Return a score with the four decimals that all scores of a report share.
+
+    >>> score(0.97)
+    '0.9700'
+    """
+    return decimal(value, 4)
+
+
+def threshold(value: float) -> str:
+    """Return a threshold with as many decimals as it was given, and at least two.
+
+    >>> threshold(0.97), threshold(0.99905)
+    ('0.97', '0.99905')
+    """
+    digits = next((d for d in range(2, 9) if math.isclose(round(value, d), value, abs_tol=1e-12)), 9)
+    return decimal(value, digits)
+
+
+def percent_digits(values: Sequence[float]) -> int:
+    """Return how many decimals show the smallest non-zero of some fractions in per cent (1 to 4).
+
+    One number for a rate and its interval keeps the three comparable.
+    """
+    smallest = min((value for value in values if value > 0), default=1.0)
+    return next((digits for digits in range(1, 4) if smallest * 100 >= 10.0**-digits), 4)
+
+
+def percent(value: float, digits: int = 1, *, towards: str = "nearest") -> str:
+    """Return a fraction as per cent.
+
+    Args:
+        value: A fraction, 0 to 1.
+        digits: Decimals.
+        towards: ``"nearest"``, ``"up"`` or ``"down"``. Bounds of an interval are rounded outwards, so that
+            "at most 0.6 %" stays true.
+
+    >>> percent(0.00561, towards="up") == "0.6\\u202f%"
+    True
+    """
+    scaled = value * 100 * 10**digits
+    if towards == "up":
+        scaled = math.ceil(scaled - 1e-9)
+    elif towards == "down":
+        scaled = math.floor(scaled + 1e-9)
+    return decimal(scaled / 10**digits, digits) + NARROW + "%"
+
+
+def interval(bounds: tuple[float, float], digits: int) -> str:
+    """Return a confidence interval such as ``1.0-4.2 %``, with an en dash, rounded outwards."""
+    low = percent(bounds[0], digits, towards="down").removesuffix(NARROW + "%")
+    return f"{low}{DASH}{percent(bounds[1], digits, towards='up')}"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value; below .0001 only the bound is said.
+
+    >>> p_value(0.00049), p_value(1e-9)
+    ('p = 0.0005', 'p < 0.0001')
+    """
+    if value < 1e-4:  # noqa: PLR2004
+        return "p < 0.0001"
+    return f"p = {value:.4f}" if value < 0.1 else f"p = {value:.2f}"  # noqa: PLR2004
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in the largest two units that matter.
+
+    >>> duration(3725.2) == "1\\u202fh 2\\u202fmin"
+    True
+    """
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds:.1f}{NARROW}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:  # noqa: PLR2004
+        return f"{minutes}{NARROW}min {rest}{NARROW}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{count(hours)}{NARROW}h {minutes}{NARROW}min"
+
+
+def moment(text: str) -> str:
+    """Return an ISO 8601 time as ``24 November 2026, 05:12 UTC``; anything else is returned as it is.
+
+    Month names are English whatever the locale of the process.
+    """
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = ""
+    if when.tzinfo is not None:
+        when = when.astimezone(UTC)
+        zone = " UTC"
+    return f"{when.day} {_MONTHS[when.month - 1]} {when.year}, {when:%H:%M}{zone}"
+
+
+def plain(value: object) -> str:
+    """Return a value of JSON (an option, a version) for a person."""
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value).replace("-", MINUS)  # a seed or a version is no amount: no thousands
+    if isinstance(value, float):
+        return f"{value:g}".replace("-", MINUS)
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value) or DASH
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) or DASH
+    return str(value)
+
+
+def plural(number: int, singular: str, many: str | None = None) -> str:
+    """Return the number with its noun.
+
+    >>> plural(1, "pair"), plural(2, "pair")
+    ('1 pair', '2 pairs')
+    """
+    return f"{count(number)} {singular if number == 1 else many or singular + 's'}"

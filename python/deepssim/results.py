@@ -1,0 +1,290 @@
+"""From matched parts to tables and counts, in one pass and constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from deepssim.calibration import LABELS
+from deepssim.matching import Ints, Part, RealTally, Reference
+from deepssim.store import write_table
+from deepssim.tables import LEAKS, MATCHES, PATIENTS, REAL_IMAGES, TableStream, TableWriter
+
+HISTOGRAM_EDGES = np.linspace(-1.0, 1.0, 201)
+N_PAIRS = 24
+MAX_PAIRS_PER_REAL = 2
+
+
+@dataclass(slots=True)
+class Flags:
+    """Images flagged, by the group of the nearest real image (index -1, the last: no group)."""
+
+    flagged: Ints
+    exact: Ints
+    totals: Ints
+
+    @classmethod
+    def empty(cls, n_groups: int) -> Flags:
+        """Return counts of nothing."""
+        return cls(*(np.zeros(n_groups + 1, np.int64) for _ in range(3)))
+
+    def add(self, codes: Ints, scores: NDArray[np.float32], cuts: tuple[float, float]) -> None:
+        """Count images by group code and nearest score."""
+        np.add.at(self.totals, codes, 1)
+        np.add.at(self.flagged, codes[scores >= np.float32(cuts[0])], 1)
+        np.add.at(self.exact, codes[scores >= np.float32(cuts[1])], 1)
+
+
+@dataclass(slots=True)
+class ControlCounts:
+    """The size-matched comparison: flags of both sets, and the discordant images."""
+
+    real: Flags
+    holdout: Flags
+    histogram_real: Ints = field(default_factory=lambda: np.zeros(len(HISTOGRAM_EDGES) - 1, np.int64))
+    histogram_holdout: Ints = field(default_factory=lambda: np.zeros(len(HISTOGRAM_EDGES) - 1, np.int64))
+    only_real: int = 0
+    only_holdout: int = 0
+    both: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A synthetic image and its nearest real one."""
+
+    score: float
+    synthetic_row: int
+    real_row: int
+    synthetic_id: str
+    synthetic_path: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Everything counted.
+
+    Attributes:
+        n_synthetic: Synthetic images matched.
+        flags: Of all synthetic images against all real ones.
+        histogram: ``(200,)`` nearest scores by `HISTOGRAM_EDGES`; scores outside fall into the end bins.
+        tally: By real image.
+        control: Or None.
+        pairs: The nearest pairs of all, at most two for a real image.
+        n_identical: Synthetic images whose pixels equal those of a real image.
+        n_leaks: Pairs written to ``leaks.parquet``.
+    """
+
+    n_synthetic: int
+    flags: Flags
+    histogram: Ints
+    tally: RealTally
+    control: ControlCounts | None
+    pairs: list[Pair]
+    n_identical: int = 0
+    n_leaks: int = 0
+
+
+def histogram(scores: NDArray[np.float32]) -> Ints:
+    """Count scores by `HISTOGRAM_EDGES`."""
+    clipped = np.clip(scores, HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1])
+    return np.histogram(clipped, HISTOGRAM_EDGES)[0].astype(np.int64)
+
+
+def labels(scores: NDArray[np.float32], cuts: tuple[float, float]) -> pa.Array:
+    """Return the label of each score."""
+    index = (scores >= np.float32(cuts[0])).astype(np.int32) + (scores >= np.float32(cuts[1]))
+    return pa.array(LABELS).take(pa.array(index))
+
+
+class Collector:
+    """Goes over parts in order, with the records of their synthetic images, and writes the tables.
+
+    Args:
+        folder: Where ``matches.parquet`` and ``leaks.parquet`` go.
+        real: All real images.
+        control: The two sets of the control (size-matched real, holdout), or None.
+        cuts: Scores from which on a pair is near and exact.
+        tally: Already summed over all parts: it says which synthetic ids are wanted.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        real: Reference,
+        control: tuple[Reference, Reference] | None,
+        cuts: tuple[float, float],
+        tally: RealTally,
+    ) -> None:
+        self.folder, self.real, self.sets, self.cuts = folder, real, control, cuts
+        bins = np.zeros(len(HISTOGRAM_EDGES) - 1, np.int64)
+        counts = ControlCounts(*(Flags.empty(s.n_groups) for s in control)) if control else None
+        self.outcome = Outcome(0, Flags.empty(real.n_groups), bins, tally, counts, [])
+        self.wanted = np.unique(tally.best_queries[tally.best_queries >= 0])
+        self.wanted_ids: dict[int, str] = {}
+        hashes = pc.unique(real.table["pixel_hash"].combine_chunks())
+        self.real_hashes = hashes.filter(pc.not_equal(hashes, ""))
+
+    def run(self, parts: Iterable[Part], records: TableStream) -> Outcome:
+        """Write both tables and return the counts."""
+        with (
+            TableWriter(self.folder / "matches.parquet", MATCHES) as matches,
+            TableWriter(self.folder / "leaks.parquet", LEAKS) as leaks,
+        ):
+            for part in parts:
+                if len(part) == 0:
+                    continue
+                table = records.take(len(part))
+                matches.add(self._match_table(part, table))
+                leaks.add(self._leak_table(part, table))
+                self._count(part, table)
+            self.outcome.n_leaks = leaks.rows
+        return self.outcome
+
+    def _match_table(self, part: Part, table: pa.Table) -> pa.Table:
+        queries, places = np.nonzero(part.rows >= 0)
+        scores, at = part.scores[queries, places], pa.array(part.rows[queries, places])
+        chosen, real = pa.array(queries), self.real.table
+        return pa.table(
+            [
+                table["id"].take(chosen),
+                table["path"].take(chosen),
+                table["group"].take(chosen),
+                pa.array((places + 1).astype(np.int32)),
+                real["id"].take(at),
+                real["path"].take(at),
+                real["group"].take(at),
+                pa.array(scores),
+                labels(scores, self.cuts),
+            ],
+            schema=MATCHES,
+        )
+
+    def _leak_table(self, part: Part, table: pa.Table) -> pa.Table:
+        at, chosen = pa.array(part.listed_rows), pa.array(part.listed_queries)
+        real = self.real.table
+        return pa.table(
+            [
+                real["id"].take(at),
+                real["path"].take(at),
+                real["group"].take(at),
+                table["id"].take(chosen),
+                table["path"].take(chosen),
+                pa.array(part.listed_scores),
+                labels(part.listed_scores, self.cuts),
+            ],
+            schema=LEAKS,
+        )
+
+    def _count(self, part: Part, table: pa.Table) -> None:
+        outcome = self.outcome
+        nearest, rows = part.scores[:, 0], part.rows[:, 0]
+        outcome.n_synthetic += len(part)
+        outcome.flags.add(self.real.codes[rows], nearest, self.cuts)
+        outcome.histogram += histogram(nearest)
+        identical = pc.is_in(table["pixel_hash"], value_set=self.real_hashes)
+        outcome.n_identical += int(pc.sum(identical).as_py() or 0)
+        first, last = np.searchsorted(self.wanted, [part.first_row, part.first_row + len(part)])
+        for row in self.wanted[first:last]:
+            self.wanted_ids[int(row)] = table["id"][int(row) - part.first_row].as_py()
+        outcome.pairs = _best_pairs(outcome.pairs, part, table)
+        if outcome.control is not None and self.sets is not None:
+            _count_control(outcome.control, self.sets, part, self.cuts)
+
+    def write_real_images(self) -> None:
+        """Write ``real_images.parquet``: every real image met over the near threshold."""
+        tally, real = self.outcome.tally, self.real.table
+        met = np.nonzero(tally.counts[:, 0])[0]
+        order = met[np.lexsort((met, -tally.best_scores[met], -tally.counts[met, 0], -tally.counts[met, 1]))]
+        at = pa.array(order)
+        table = pa.table(
+            [
+                real["id"].take(at),
+                real["path"].take(at),
+                real["group"].take(at),
+                pa.array(tally.counts[order, 1]),
+                pa.array(tally.counts[order, 0] - tally.counts[order, 1]),
+                pa.array(tally.best_scores[order]),
+                pa.array([self.wanted_ids[int(row)] for row in tally.best_queries[order]], pa.string()),
+            ],
+            schema=REAL_IMAGES,
+        )
+        write_table(self.folder / "real_images.parquet", table)
+
+    def write_patients(self) -> int:
+        """Write ``patients.parquet``: every patient with such an image; returns how many there are."""
+        tally, real = self.outcome.tally, self.real
+        n_images = np.bincount(real.codes, minlength=real.n_groups)
+        copied = np.bincount(real.codes, tally.counts[:, 0] > 0, minlength=real.n_groups).astype(np.int64)
+        near = np.bincount(real.codes, tally.counts[:, 0] - tally.counts[:, 1], minlength=real.n_groups)
+        exact = np.bincount(real.codes, tally.counts[:, 1], minlength=real.n_groups)
+        order = np.lexsort((np.arange(len(real)), -tally.best_scores, real.codes))
+        codes, firsts = np.unique(real.codes[order], return_index=True)
+        best = dict(zip(codes.tolist(), order[firsts].tolist(), strict=True))
+        rows = []
+        for code in np.nonzero(copied)[0].tolist():
+            row = best[code]
+            rows.append(
+                {
+                    "group": real.names[code],
+                    "n_images": int(n_images[code]),
+                    "n_images_copied": int(copied[code]),
+                    "n_exact": int(exact[code]),
+                    "n_near": int(near[code]),
+                    "best_score": float(tally.best_scores[row]),
+                    "best_real_id": real.table["id"][row].as_py(),
+                    "best_synthetic_id": self.wanted_ids[int(tally.best_queries[row])],
+                }
+            )
+        rows.sort(key=lambda r: (-r["n_exact"], -r["n_near"], -r["best_score"], r["group"]))
+        write_table(self.folder / "patients.parquet", pa.Table.from_pylist(rows, schema=PATIENTS))
+        return len(rows)
+
+
+def _count_control(
+    control: ControlCounts, sets: tuple[Reference, Reference], part: Part, cuts: tuple[float, float]
+) -> None:
+    real, holdout = part.control_scores[:, 0], part.control_scores[:, 1]
+    control.real.add(sets[0].codes[part.control_rows[:, 0]], real, cuts)
+    control.holdout.add(sets[1].codes[part.control_rows[:, 1]], holdout, cuts)
+    control.histogram_real += histogram(real)
+    control.histogram_holdout += histogram(holdout)
+    by_real, by_holdout = real >= np.float32(cuts[0]), holdout >= np.float32(cuts[0])
+    control.only_real += int((by_real & ~by_holdout).sum())
+    control.only_holdout += int((by_holdout & ~by_real).sum())
+    control.both += int((by_real & by_holdout).sum())
+
+
+def _best_pairs(held: list[Pair], part: Part, table: pa.Table) -> list[Pair]:
+    """Merge the nearest pairs of a part into those held: how parts were cut changes nothing."""
+    order = np.lexsort((np.arange(len(part)), -part.scores[:, 0]))
+    found: list[Pair] = []
+    taken: dict[int, int] = {}
+    for i in order:
+        if len(found) == N_PAIRS:
+            break
+        real_row = int(part.rows[i, 0])
+        taken[real_row] = taken.get(real_row, 0) + 1
+        if taken[real_row] > MAX_PAIRS_PER_REAL or real_row < 0:
+            continue
+        found.append(
+            Pair(
+                float(part.scores[i, 0]),
+                part.first_row + int(i),
+                real_row,
+                table["id"][int(i)].as_py(),
+                table["path"][int(i)].as_py(),
+            )
+        )
+    kept: list[Pair] = []
+    taken = {}
+    for pair in sorted(held + found, key=lambda p: (-p.score, p.synthetic_row)):
+        taken[pair.real_row] = taken.get(pair.real_row, 0) + 1
+        if taken[pair.real_row] <= MAX_PAIRS_PER_REAL and len(kept) < N_PAIRS:
+            kept.append(pair)
+    return kept

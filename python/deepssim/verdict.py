@@ -1,0 +1,239 @@
+"""From counts to the summary and the sentence at its head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepssim.calibration import Calibration
+from deepssim.matching import Ints, Reference
+from deepssim.results import HISTOGRAM_EDGES, Flags, Outcome
+from deepssim.statistics import LEVEL, Rate, image_rate, patient_rate, proportion_of_patients, sign_test
+
+FORMAT = "deepssim-summary"
+VERSION = 1
+SIGNIFICANT = 0.05
+
+LIMITS = (
+    "Similarity alone does not prove anonymity: that no copy was found does not show that no patient can be "
+    "recognised or that membership in the training set cannot be inferred.",
+    "A flag is a likeness, not a proof of copying: two patients, or two images of one patient, can look alike.",
+    "Copies that the metric does not see are not counted. What it tolerates is named with the metric.",
+    "The thresholds were chosen on other images: on yours they may flag more or less. A holdout of comparable "
+    "images that the generator never saw is the way to find out.",
+    "Only the images given were examined: another draw of the generator may copy other patients.",
+)
+PIXEL_LIMIT = (
+    "The metric pixel compares thumbnails in place. A copy that was mirrored, turned, shifted or zoomed is "
+    "missed, and a small local change of a copy is not seen."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SetCounts:
+    """How many images of a set were used and left out."""
+
+    images: int
+    groups: int | None
+    skipped: int
+    ignored: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return as in ``summary.json``."""
+        return {"images": self.images, "groups": self.groups, "skipped": self.skipped, "ignored": self.ignored}
+
+
+@dataclass(frozen=True, slots=True)
+class ControlDraw:
+    """The two sets of the control and what is to be said of them."""
+
+    real: Reference
+    holdout: Reference
+    seed: int
+    warnings: tuple[str, ...] = ()
+
+
+def percent(share: float) -> str:
+    """Return a share for a sentence.
+
+    Example:
+        >>> percent(0.0241)
+        '2.4 %'
+    """
+    value = 100 * share
+    return f"{value:.2f} %" if 0 < value < 1 else f"{value:.1f} %"
+
+
+def _rate_dict(rate: Rate) -> dict[str, Any]:
+    return {
+        "total": rate.total,
+        "rate": rate.rate,
+        "interval": [rate.low, rate.high],
+        "unit": rate.unit,
+        "level": LEVEL,
+    }
+
+
+def _flag_rate(flags: Flags, has_groups: bool, seed: int) -> Rate:
+    if not has_groups:
+        return image_rate(int(flags.flagged.sum()), int(flags.totals.sum()))
+    return patient_rate(flags.flagged[:-1], flags.totals[:-1], seed=seed)
+
+
+def _control_dict(outcome: Outcome, draw: ControlDraw) -> dict[str, Any] | None:
+    counts = outcome.control
+    if counts is None:
+        return None
+    by_patient = draw.real.has_groups and draw.holdout.has_groups
+    sides = {}
+    for name, flags, reference in (
+        ("real", counts.real, draw.real),
+        ("holdout", counts.holdout, draw.holdout),
+    ):
+        rate = _flag_rate(flags, reference.has_groups, draw.seed)
+        sides[name] = {"flagged": rate.events, "exact": int(flags.exact.sum()), **_rate_dict(rate)}
+    return {
+        "n_images": len(draw.holdout),
+        "n_real_used": len(draw.real),
+        "drawn": "by patient" if by_patient else "by image",
+        "seed": draw.seed,
+        **sides,
+        "only_real": counts.only_real,
+        "only_holdout": counts.only_holdout,
+        "both": counts.both,
+        "p_value": sign_test(counts.only_real, counts.only_holdout),
+        "warnings": list(draw.warnings),
+    }
+
+
+def summarize(
+    outcome: Outcome,
+    real: Reference,
+    counts: dict[str, SetCounts | None],
+    calibration: Calibration,
+    metric: dict[str, Any],
+    draw: ControlDraw | None,
+    *,
+    seed: int,
+    too_many_skipped: bool,
+    warnings: list[str],
+) -> dict[str, Any]:
+    """Return the contents of ``summary.json``."""
+    tally = outcome.tally
+    flagged = _flag_rate(outcome.flags, real.has_groups, seed)
+    n_exact = int(outcome.flags.exact.sum())
+    copied = tally.counts[:, 0] > 0
+    n_copied_exact = int((tally.counts[:, 1] > 0).sum())
+    if real.has_groups:
+        copied_rate = patient_rate(*_by_code(real, copied), seed=seed)
+        n_patients = len(set(real.codes[copied].tolist()))
+        patients = proportion_of_patients(n_patients, real.n_groups)
+    else:
+        copied_rate, patients = image_rate(int(copied.sum()), len(real)), None
+    n_near_pairs, n_exact_pairs = (int(tally.counts[:, i].sum()) for i in (0, 1))
+    control = _control_dict(outcome, draw) if draw else None
+    summary: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "metric": metric,
+        "thresholds": calibration.as_dict(),
+        "counts": {name: value.as_dict() if value else None for name, value in counts.items()},
+        "synthetic_flagged": {
+            "near": flagged.events - n_exact,
+            "exact": n_exact,
+            "flagged": flagged.events,
+            "identical": outcome.n_identical,
+            **_rate_dict(flagged),
+        },
+        "real_copied": {
+            "near_only": copied_rate.events - n_copied_exact,
+            "exact": n_copied_exact,
+            "copied": copied_rate.events,
+            **_rate_dict(copied_rate),
+        },
+        "patients_copied": {"copied": patients.events, **_rate_dict(patients)} if patients else None,
+        "pairs_over_threshold": {
+            "near": n_near_pairs - n_exact_pairs,
+            "exact": n_exact_pairs,
+            "listed": outcome.n_leaks,
+            "truncated": outcome.n_leaks < n_near_pairs,
+        },
+        "control": control,
+        "histogram": {
+            "edges": [round(float(edge), 6) for edge in HISTOGRAM_EDGES],
+            "real": outcome.histogram.tolist(),
+            "real_matched": outcome.control.histogram_real.tolist() if outcome.control else None,
+            "holdout": outcome.control.histogram_holdout.tolist() if outcome.control else None,
+        },
+        "limits": [*([PIXEL_LIMIT] if metric["name"] == "pixel" else []), *LIMITS],
+        "warnings": warnings,
+    }
+    summary["verdict"] = _verdict(summary, too_many_skipped)
+    return summary
+
+
+def _by_code(real: Reference, copied: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    events = np.bincount(real.codes[copied], minlength=real.n_groups).astype(np.int64)
+    return events, np.bincount(real.codes, minlength=real.n_groups).astype(np.int64)
+
+
+def _level(summary: dict[str, Any], too_many_skipped: bool) -> str:
+    flagged, control = summary["synthetic_flagged"], summary["control"]
+    if flagged["flagged"] == 0:
+        return "incomplete" if too_many_skipped else "none_found"
+    if control is None:
+        return "copies" if flagged["exact"] > 0 else "suspect"
+    more = control["only_real"] > control["only_holdout"] and control["p_value"] < SIGNIFICANT
+    return "copies" if more or flagged["identical"] > 0 else "suspect"
+
+
+def _sentence(summary: dict[str, Any], level: str) -> str:
+    flagged, copied, patients = (summary[key] for key in ("synthetic_flagged", "real_copied", "patients_copied"))
+    total = f"{flagged['total']:,}"
+    if level in ("none_found", "incomplete"):
+        upper = percent(flagged["interval"][1])
+        end = ", but too many inputs were left out to conclude" if level == "incomplete" else ""
+        return f"None of {total} synthetic images comes near a real image (at most {upper} with 95 % confidence){end}."
+    whose = f" of {patients['copied']:,} of {patients['total']:,} patients" if patients else ""
+    found = (
+        f"{flagged['flagged']:,} of {total} synthetic images ({percent(flagged['rate'])}) are near or exact copies of "
+        f"{copied['copied']:,} real images{whose}"
+    )
+    if level == "copies":
+        return found + "."
+    if summary["control"] is None:
+        return found.replace("are near or exact copies of", "look like near copies of") + (
+            "; without a holdout it cannot be said how many chance alone would flag."
+        )
+    return (
+        f"{flagged['flagged']:,} of {total} synthetic images ({percent(flagged['rate'])}) pass the threshold, but no "
+        "more than against images that the generator never saw: no evidence of copying beyond chance likeness."
+    )
+
+
+def _verdict(summary: dict[str, Any], too_many_skipped: bool) -> dict[str, Any]:
+    level = _level(summary, too_many_skipped)
+    flagged, control = summary["synthetic_flagged"], summary["control"]
+    details = []
+    if flagged["flagged"]:
+        details.append(f"{flagged['exact']:,} exact and {flagged['near']:,} near copies, by the nearest real image.")
+    if flagged["identical"]:
+        details.append(f"{flagged['identical']:,} synthetic images are identical to a real one in every pixel.")
+    if control is not None:
+        details.append(
+            f"Against {control['n_images']:,} images that the generator never saw, "
+            f"{control['holdout']['flagged']:,} of {control['holdout']['total']:,} synthetic images "
+            f"({percent(control['holdout']['rate'])}) pass the threshold; against as many real ones, "
+            f"{control['real']['flagged']:,} ({percent(control['real']['rate'])}; "
+            f"one-sided sign test p = {control['p_value']:.2g})."
+        )
+    else:
+        details.append("There was no holdout: the share that chance alone flags on these images is not known.")
+    if summary["patients_copied"] is None:
+        details.append("Figures by patient are not given: the real images have no (or not all a) known patient.")
+    if too_many_skipped and level != "incomplete":
+        details.append("Too many inputs were left out: the figures are of the others alone.")
+    return {"level": level, "sentence": _sentence(summary, level), "details": details}
