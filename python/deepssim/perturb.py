@@ -168,7 +168,7 @@ def deform(
         n_bumps: Smallest and largest number of bumps.
 
     Returns:
-        A new float32 array of the same shape with values in [0, 1]; zeros flow in from outside.
+        A new float32 array of the same shape with values in [0, 1]; the edge is repeated outside.
 
     Raises:
         UsageError: The image is unusable (see `degrade`), or a range is negative or reversed.
@@ -200,7 +200,9 @@ def deform(
         bump = bump_rows * np.exp(-0.5 * ((columns - column) / width) ** 2)
         d_rows += np.sin(angle) * bump
         d_columns += np.cos(angle) * bump
-    return _sample(array, rows + d_rows, columns + d_columns)
+    # Chest films reach the edge: zeros from outside would be a black rim, which is not a change of anatomy.
+    rows = np.clip(rows + d_rows, 0.0, array.shape[0] - 1.0)
+    return _sample(array, rows, np.clip(columns + d_columns, 0.0, array.shape[1] - 1.0))
 
 
 def lesion(image: Image, rng: np.random.Generator) -> Image:

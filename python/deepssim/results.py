@@ -16,7 +16,7 @@ from deepssim.matching import Ints, Part, RealTally, Reference
 from deepssim.store import write_table
 from deepssim.tables import LEAKS, MATCHES, PATIENTS, REAL_IMAGES, TableStream, TableWriter
 
-HISTOGRAM_EDGES = np.linspace(-1.0, 1.0, 201)
+HISTOGRAM_EDGES = np.linspace(-1.0, 1.0, 401)
 N_PAIRS = 24
 MAX_PAIRS_PER_REAL = 2
 
@@ -72,7 +72,7 @@ class Outcome:
     Attributes:
         n_synthetic: Synthetic images matched.
         flags: Of all synthetic images against all real ones.
-        histogram: ``(200,)`` nearest scores by `HISTOGRAM_EDGES`; scores outside fall into the end bins.
+        histogram: ``(400,)`` nearest scores by `HISTOGRAM_EDGES`; scores outside fall into the end bins.
         tally: By real image.
         control: Or None.
         pairs: The nearest pairs of all, at most two for a real image.
