@@ -243,9 +243,7 @@ class _Run:
         outcome = self._collect(real, draw, calibration, side, work)
         counts, too_many = self._write_skipped(real_store, side, holdout_store, outcome, work)
         warnings = _warnings(real, calibration)
-        warnings += write_pairs(
-            self.out, outcome.pairs, real, calibration.cuts(), _reader(real_store), side.read
-        )
+        warnings += write_pairs(self.out, outcome.pairs, real, calibration.cuts(), _reader(real_store), side.read)
         summary = summarize(
             outcome,
             real,
@@ -379,9 +377,7 @@ def _is_ours(out: Path) -> bool:
     return any((out / name).exists() for name in OUR_FILES) or any(out.glob(".work-*"))
 
 
-def _common_metric(
-    real: Store, side: Synthetic, holdout: Store | None, encoder: Encoder | None
-) -> dict[str, Any]:
+def _common_metric(real: Store, side: Synthetic, holdout: Store | None, encoder: Encoder | None) -> dict[str, Any]:
     stores = [real, *([holdout] if holdout else []), *([side.store] if isinstance(side, SyntheticStore) else [])]
     wanted = real.metric
     for store in stores:

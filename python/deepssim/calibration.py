@@ -78,9 +78,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.near.cut() >= self.exact.cut():
-            raise UsageError(
-                f"the near threshold ({self.near.value}) must be below the exact one ({self.exact.value})"
-            )
+            raise UsageError(f"the near threshold ({self.near.value}) must be below the exact one ({self.exact.value})")
 
     def cuts(self) -> tuple[float, float]:
         """Return the float32 scores from which on a pair is near and exact."""

@@ -67,8 +67,11 @@ def _synthesise(real: list[tuple[str, Grey]], unseen: Iterator[Grey], seed: int)
     for kind in KINDS[:3]:
         for index in itertools.islice(sources, N_COPIES):
             name, image = real[index]
-            changed = {"identical": lambda x, _: x, "blurred and noisy": degrade, "locally changed": near_copy}[kind]
-            yield kind, name, changed(image, rng)
+            if kind == "blurred and noisy":
+                image = degrade(image, rng)
+            elif kind == "locally changed":
+                image = near_copy(image, rng)
+            yield kind, name, image
     for image in unseen:
         yield "unrelated", "", degrade(image, rng)
 
@@ -105,7 +108,9 @@ def make_images(folder: Path, *, seed: int = 0) -> None:
             writer.writerow([name, kind, source])
 
 
-def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -> tuple[AuditResult, list[PlantedResult]]:
+def run_demo(
+    folder: Path, *, seed: int = 0, progress: Progress | None = None
+) -> tuple[AuditResult, list[PlantedResult]]:
     """Make the images, audit them with the holdout, and hold the result against the truth."""
     report = progress or Silent()
     report.status(f"drawing {N_REAL + N_HOLDOUT + N_UNSEEN} people who do not exist, {N_LEVELS} slices each")

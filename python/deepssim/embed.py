@@ -144,9 +144,9 @@ class EmbeddedChunk:
     digests: list[str] = field(default_factory=list)
 
 
-def _encode_images(encoder: Encoder, images: list[tuple[Record, NDArray[np.float32]]], skipped: list[Skipped]) -> (
-    tuple[NDArray[np.float32], list[Record]]
-):
+def _encode_images(
+    encoder: Encoder, images: list[tuple[Record, NDArray[np.float32]]], skipped: list[Skipped]
+) -> tuple[NDArray[np.float32], list[Record]]:
     embeddings = encoder.encode([pixels for _, pixels in images])
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
@@ -225,4 +225,5 @@ def embed_image(encoder: Encoder, pixels: NDArray[np.float32]) -> NDArray[np.flo
     embedding = encoder.encode([encoder.prepare(pixels)])[0]
     if not abs(float(np.linalg.norm(embedding.astype(np.float64))) - 1.0) <= NORM_TOLERANCE:
         raise ImageError("constant", f"the metric {encoder.metric.name} sees no structure in the image")
-    return embedding
+    result: NDArray[np.float32] = embedding
+    return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -160,14 +161,15 @@ class Part:
     def write(self, path: Path) -> None:
         """Write as ``.npz``, atomically."""
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **{f.name: np.asarray(getattr(self, f.name)) for f in fields(self)})
+            arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+            np.savez(file, **arrays)
 
     @classmethod
     def read(cls, path: Path) -> Part:
         """Read what `write` wrote."""
         try:
             with np.load(path, allow_pickle=False) as data:
-                values = {f.name: data[f.name] for f in fields(cls)}
+                values: dict[str, Any] = {f.name: data[f.name] for f in fields(cls)}
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(f"{path} is damaged: {error}; delete it and start again") from error
         values["first_row"] = int(values["first_row"])
@@ -296,7 +298,7 @@ class Matcher:
 def _join(pieces: list[Part]) -> Part:
     if not pieces:
         raise StoreError("a part without rows")
-    joined = {}
+    joined: dict[str, Any] = {}
     for f in fields(Part):
         if f.name == "first_row":
             joined[f.name] = pieces[0].first_row

@@ -232,7 +232,7 @@ def lesion(image: Image, rng: np.random.Generator) -> Image:
     width = rng.uniform(*LESION_WIDTH) * min(array.shape)
     amplitude = rng.uniform(*LESION_AMPLITUDE) * _value_range(array)
     row, column = _draw_centre(array.shape, _foreground(array), [], width, rng)
-    sign = 1.0 if rng.random() < 0.5 else -1.0  # noqa: PLR2004 - a fair coin
+    sign = 1.0 if rng.random() < 0.5 else -1.0
     here = float(array[min(round(row), array.shape[0] - 1), min(round(column), array.shape[1] - 1)])
     room = 1.0 - here if sign > 0 else here
     if room < amplitude and room < 1.0 - room:
@@ -243,7 +243,7 @@ def lesion(image: Image, rng: np.random.Generator) -> Image:
     return _clipped(array + spot.astype(np.float32))
 
 
-def near_copy(  # noqa: PLR0913 - the ranges of its three parts
+def near_copy(
     image: Image,
     rng: np.random.Generator,
     *,
@@ -310,15 +310,13 @@ def draw_view(rng: np.random.Generator, kind: ViewKind, *, size: tuple[int, int]
     if kind == "aligned":
         return View()
     if kind == "perturbed":
-        flip_rows, flip_columns, turns, contrasts = (rng.random(4) < 0.8).tolist()  # noqa: PLR2004
+        flip_rows, flip_columns, turns, contrasts = (rng.random(4) < 0.8).tolist()
         angle, gamma = rng.uniform((-0.1745, 0.5), (0.1745, 1.5)).tolist()
         degrees = math.degrees(angle) if turns else 0.0
         return View(flip_rows, flip_columns, degrees, gamma=gamma if contrasts else 1.0)
     if kind == "hard":
-        flip_rows, flip_columns = (rng.random(2) < 0.5).tolist()  # noqa: PLR2004
-        down, right = (
-            rng.uniform(-0.1, 0.1, 2) * np.asarray(size) * (REFERENCE_SIDE_PX / min(size))
-        ).tolist()
+        flip_rows, flip_columns = (rng.random(2) < 0.5).tolist()
+        down, right = (rng.uniform(-0.1, 0.1, 2) * np.asarray(size) * (REFERENCE_SIDE_PX / min(size))).tolist()
         angle, zoom, gamma = rng.uniform((-30.0, 0.9, 0.5), (30.0, 1.1, 1.5)).tolist()
         return View(flip_rows, flip_columns, angle, (down, right), zoom, gamma)
     raise UsageError(f"draw_view: unknown condition {kind!r}; choose aligned, perturbed or hard")
@@ -361,7 +359,7 @@ def apply_view(image: Image, view: View) -> Image:
 
 def _as_grid(image: NDArray[Any]) -> Image:
     array = np.asarray(image, dtype=np.float32)
-    if array.ndim != 2 or array.size == 0:  # noqa: PLR2004 - an image has two axes
+    if array.ndim != 2 or array.size == 0:
         raise UsageError(f"image has shape {array.shape}; give one grey image of shape (height, width)")
     return array
 

@@ -200,9 +200,7 @@ def make_cohort(
         [('patient-000', 0), ('patient-001', 0)]
     """
     if n_patients < 0 or n_levels < 0:
-        raise UsageError(
-            f"make_cohort: {n_patients} patients, {n_levels} levels; give numbers that are 0 or more"
-        )
+        raise UsageError(f"make_cohort: {n_patients} patients, {n_levels} levels; give numbers that are 0 or more")
     _check_size(size)
     _derive(seed)
     levels = np.linspace(-_COHORT_LEVELS, _COHORT_LEVELS, n_levels) if n_levels > 1 else np.zeros(n_levels)
@@ -291,9 +289,7 @@ def _lateral_fissure(side: Field, canvas: _Canvas, half_width_mm: float, strengt
     return -np.maximum(mouth, insula)
 
 
-def _sulcus_distance(
-    patient: Patient, z: float, canvas: _Canvas, depth: Field, half_width_mm: float
-) -> Field:
+def _sulcus_distance(patient: Patient, z: float, canvas: _Canvas, depth: Field, half_width_mm: float) -> Field:
     """Return the distance in millimetres to the middle of the nearest sulcus.
 
     Sulci are the zero lines of a random field whose sign alternates along the surface of each hemisphere
@@ -378,9 +374,7 @@ def _ventricle_distance(x: Field, y: Field, z: float, width: float) -> Field | N
         scale = w * _window(z, *heights)
         if scale > 0.0:
             for k in (0, 1):
-                parts.append(
-                    _capsule(side, y, (points[k], points[k + 1]), (radii[k] * scale, radii[k + 1] * scale))
-                )
+                parts.append(_capsule(side, y, (points[k], points[k + 1]), (radii[k] * scale, radii[k + 1] * scale)))
     third = w * _window(z, -32.0, 6.0)
     if third > 0.0:
         parts.append(_capsule(x, y, ((0.0, 4.0), (0.0, -14.0)), (1.6 * third, 1.2 * third)))
@@ -404,9 +398,7 @@ def _window(z: float, low: float, high: float) -> float:
 def _hull(canvas: _Canvas, half_width: float, half_length: float, taper: float) -> Field:
     """Return the depth in millimetres below an egg-shaped outline (first-order distance)."""
     narrowing = 1.0 - taper * np.clip(canvas.y / half_length, -1.0, 1.0)
-    return _ellipse_depth(
-        canvas.x / (narrowing * half_width), canvas.y / half_length, (half_width, half_length)
-    )
+    return _ellipse_depth(canvas.x / (narrowing * half_width), canvas.y / half_length, (half_width, half_length))
 
 
 def _ellipse(x: Field, y: Field, centre: Point, radii: Point, turn_deg: float) -> Field:

@@ -98,5 +98,3 @@ def write_pairs(
         )
     write_json(target / "pairs.json", entries)
     return problems
-
-

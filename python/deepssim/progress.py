@@ -24,6 +24,6 @@ class Silent:
         """Drop the line."""
 
     @contextlib.contextmanager
-    def track(self, what: str, total: int) -> Iterator[Callable[[int], None]]:  # noqa: ARG002 - the protocol's names
+    def track(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """Drop the steps."""
         yield lambda _: None

@@ -123,7 +123,7 @@ class Collector:
     ) -> None:
         self.folder, self.real, self.sets, self.cuts = folder, real, control, cuts
         bins = np.zeros(len(HISTOGRAM_EDGES) - 1, np.int64)
-        counts = ControlCounts(*(Flags.empty(s.n_groups) for s in control)) if control else None
+        counts = ControlCounts(Flags.empty(control[0].n_groups), Flags.empty(control[1].n_groups)) if control else None
         self.outcome = Outcome(0, Flags.empty(real.n_groups), bins, tally, counts, [])
         self.wanted = np.unique(tally.best_queries[tally.best_queries >= 0])
         self.wanted_ids: dict[int, str] = {}

@@ -98,9 +98,7 @@ class Searcher:
         self, dim: int, capacity: int, *, with_groups: bool = False, id_offset: int = 0, isa: str = ""
     ) -> None:
         try:
-            self._core = _core.Searcher(
-                dim, capacity, with_groups=with_groups, id_offset=id_offset, isa=isa
-            )
+            self._core = _core.Searcher(dim, capacity, with_groups=with_groups, id_offset=id_offset, isa=isa)
         except ValueError as error:
             raise UsageError(str(error)) from error
         except MemoryError as error:
@@ -223,17 +221,13 @@ class Searcher:
     ) -> Counts:
         """Count pairs at or over thresholds without keeping any; see `search`."""
         try:
-            pairs, hit, _ = self._core.count(
-                queries, thresholds, tally=tally, first_query=first_query, threads=threads
-            )
+            pairs, hit, _ = self._core.count(queries, thresholds, tally=tally, first_query=first_query, threads=threads)
         except (TypeError, ValueError) as error:
             raise SearchError(str(error)) from error
         return Counts(pairs, hit)
 
 
-def merge_topk(
-    scores: Floats, ids: Ids, groups: Ids | None = None, *, max_per_group: int = 0
-) -> tuple[Floats, Ids]:
+def merge_topk(scores: Floats, ids: Ids, groups: Ids | None = None, *, max_per_group: int = 0) -> tuple[Floats, Ids]:
     """Merge the answers of parts of a base into the answer of the whole.
 
     Associative and commutative: how a base was cut and in which order parts arrive changes nothing.

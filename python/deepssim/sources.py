@@ -184,15 +184,15 @@ class SyntheticStore:
                 work.add(matcher.match_rows(rows, first), {})
                 advance(len(rows))
 
-    def records(self, work: WorkFolder) -> Iterator[pa.Table]:  # noqa: ARG002 - as for images
+    def records(self, work: WorkFolder) -> Iterator[pa.Table]:
         """Yield the store's records."""
         return self.store.iter_records()
 
-    def skipped(self, work: WorkFolder) -> pa.Table:  # noqa: ARG002 - as for images
+    def skipped(self, work: WorkFolder) -> pa.Table:
         """Return the store's table."""
         return self.store.skipped().select(SKIPPED_SCHEMA.names)
 
-    def digest(self, work: WorkFolder) -> str:  # noqa: ARG002 - as for images
+    def digest(self, work: WorkFolder) -> str:
         """Return the digest of the images that the store was made from."""
         return str(self.store.manifest["made_from"].get("images_digest", ""))
 

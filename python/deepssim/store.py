@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -173,7 +173,7 @@ class Store:
 
     def _read_range(self, shard: Shard, offset: int, first: int, out: NDArray[np.float32]) -> None:
         path = self.path / shard.embeddings
-        view = memoryview(out).cast("B") if out.size else memoryview(b"")
+        view = memoryview(out.view(np.uint8).reshape(-1).data)
         position = offset + 4 * first * self.dim
         try:
             descriptor = os.open(path, os.O_RDONLY)

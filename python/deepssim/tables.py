@@ -127,12 +127,15 @@ def _rows(table: pa.Table) -> Iterator[list[object]]:
 
 def parquet_to_csv(source: Path, target: Path) -> None:
     """Write a Parquet file of ours as CSV, some thousand rows at a time."""
-    with pq.ParquetFile(source) as file, replacing(target) as temporary:
-        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
-            writer = csv.writer(out)
-            writer.writerow(file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=8192):
-                writer.writerows(_rows(pa.Table.from_batches([batch])))
+    with (
+        pq.ParquetFile(source) as file,
+        replacing(target) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
+    ):
+        writer = csv.writer(out)
+        writer.writerow(file.schema_arrow.names)
+        for batch in file.iter_batches(batch_size=8192):
+            writer.writerows(_rows(pa.Table.from_batches([batch])))
 
 
 class TableStream:

@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
-class Bytes(click.ParamType):
+class Bytes(click.ParamType[int]):
     """A number of bytes: ``512MiB``, ``2G``, ``1000000``."""
 
     name = "size"
@@ -160,7 +160,9 @@ def match_options(function: F) -> F:
                 metavar="RATE",
                 help="Exit with code 3 if a larger share of the synthetic images is flagged.",
             ),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of the control's draw and resampling."),
+            click.option(
+                "--seed", type=int, default=0, show_default=True, help="Of the control's draw and resampling."
+            ),
             click.option("--csv", "with_csv", is_flag=True, help="Write matches.csv beside matches.parquet."),
         ],
         function,

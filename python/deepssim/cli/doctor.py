@@ -108,7 +108,7 @@ def examine() -> dict[str, Any]:
 def command(ctx: click.Context, as_json: bool) -> None:
     """Say what is installed, which ONNX Runtime providers really load, which instruction set the core uses
     (DEEPSSIM_ISA overrides it), and what to install for what is missing. Exits with 1 if an audit cannot run.
-    """  # noqa: D205, D400, D415 - click shows the paragraph as it is
+    """  # noqa: D205 - click shows the paragraph as it is
     found = examine()
     if as_json:
         echo_json(found)

@@ -56,9 +56,7 @@ def command(
     listing = list_images(images, options)
     encoder = Encoder(load_metric(metric), device=device, threads=threads)
     with progress.track("images", listing.n_expected) as advance:
-        store = build_store(
-            listing, encoder, out, threads=threads or None, progress=advance, status=progress.status
-        )
+        store = build_store(listing, encoder, out, threads=threads or None, progress=advance, status=progress.status)
     codes = store.skipped()["code"]
     n_skipped = int(pc.sum(pc.is_in(codes, value_set=pa.array(sorted(COUNTED_CODES)))).as_py() or 0)
     if as_json:

@@ -9,8 +9,11 @@ import click
 
 @click.command("report")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
-              help="File to write; default report.html in FOLDER, report-shareable.html with one of the flags.")  # fmt: skip
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write; default report.html in FOLDER, report-shareable.html with one of the flags.",
+)
 @click.option("--no-images", is_flag=True, help="No pictures: to hand over.")
 @click.option("--pseudonyms", is_flag=True, help="Pseudonyms instead of ids, paths and patients: to hand over.")
 def command(folder: Path, out: Path | None, no_images: bool, pseudonyms: bool) -> None:

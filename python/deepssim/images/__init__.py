@@ -7,10 +7,10 @@ as a `Skipped` with a code and a reason; nothing is dropped in silence and no ba
 
 from __future__ import annotations
 
-from .formats import READER_VERSION, decoder_versions
-from .listing import list_images
-from .stream import listing_digest, read_image, read_tasks
-from .types import (
+from deepssim.images.formats import READER_VERSION, decoder_versions
+from deepssim.images.listing import list_images
+from deepssim.images.stream import listing_digest, read_image, read_tasks
+from deepssim.images.types import (
     COUNTED_CODES,
     SKIP_CODES,
     FileEntry,

@@ -18,10 +18,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError
-from .files import file_size, read_at
-from .frames import MAX_DECODED_BYTES, Context, Frame, is_number
-from .text import one_line
+from deepssim.errors import ImageError
+from deepssim.images.files import file_size, read_at
+from deepssim.images.frames import MAX_DECODED_BYTES, Context, Frame, is_number
+from deepssim.images.text import one_line
 
 MAX_RANGE_FRAMES = 256
 """The most frames of one task."""
@@ -108,9 +108,7 @@ def parse_header(data: bytes) -> Header:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read(stream, max_header_size=_MAX_HEADER_BYTES)
-    except (
-        Exception
-    ) as error:  # the header is parsed as a literal of the language, which can fail in many ways
+    except Exception as error:  # the header is parsed as a literal of the language, which can fail in many ways
         raise ImageError("unreadable", "has a damaged .npy header") from error
     if dtype.kind not in "biuf" or dtype.itemsize > _MAX_ITEM_BYTES:
         hint = "pickled objects are never loaded; " if dtype.hasobject else ""
@@ -155,9 +153,7 @@ def npy_header(descriptor: int, context: Context) -> tuple[Header, bytes]:
     header = parse_header(raw)
     context.check_size(header.height, header.width)
     if header.offset + header.n_bytes > size:
-        raise ImageError(
-            "truncated", f"has {size:,} bytes, its header declares {header.offset + header.n_bytes:,}"
-        )
+        raise ImageError("truncated", f"has {size:,} bytes, its header declares {header.offset + header.n_bytes:,}")
     return header, raw
 
 
@@ -179,9 +175,7 @@ def plan_ranges(header: Header) -> list[tuple[int, int]]:
     return [(start, min(start + step, header.n_frames)) for start in range(0, header.n_frames, step)]
 
 
-def read_npy(
-    descriptor: int, start: int | None, stop: int | None, context: Context
-) -> tuple[str, Iterator[Frame]]:
+def read_npy(descriptor: int, start: int | None, stop: int | None, context: Context) -> tuple[str, Iterator[Frame]]:
     """Read an array or a range of a stack.
 
     Args:
@@ -212,8 +206,7 @@ def read_npy(
         digest.update(data)
         stack = _as_stack(data, header, len(frames))
     return digest.hexdigest(), (
-        Frame(str(index) if header.is_stack else None, values)
-        for index, values in zip(frames, stack, strict=True)
+        Frame(str(index) if header.is_stack else None, values) for index, values in zip(frames, stack, strict=True)
     )
 
 
@@ -295,26 +288,18 @@ def _checked_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         if name in members:
             raise ImageError("unsupported", f"holds two members named '{shown}'")
         if info.flag_bits & _ENCRYPTED:
-            raise ImageError(
-                "unsupported", f"member '{shown}' is encrypted; save the arrays without a password"
-            )
+            raise ImageError("unsupported", f"member '{shown}' is encrypted; save the arrays without a password")
         if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-            raise ImageError(
-                "unsupported", f"member '{shown}' is not stored or deflated; save with numpy.savez"
-            )
+            raise ImageError("unsupported", f"member '{shown}' is not stored or deflated; save with numpy.savez")
         members[name] = info
     declared = sum(info.file_size for info in infos)
     if declared > MAX_DECODED_BYTES:
-        raise ImageError(
-            "too_large", f"unpacks to {declared:,} bytes, the limit is {MAX_DECODED_BYTES:,}; split it"
-        )
+        raise ImageError("too_large", f"unpacks to {declared:,} bytes, the limit is {MAX_DECODED_BYTES:,}; split it")
     # "stack/3" must mean one image only.
     for name in members:
         head, _, tail = name.rpartition("/")
         if head in members and is_number(tail):
-            raise ImageError(
-                "unsupported", f"member '{one_line(name, 60)}' looks like a frame of another member"
-            )
+            raise ImageError("unsupported", f"member '{one_line(name, 60)}' looks like a frame of another member")
     return members
 
 
@@ -360,9 +345,7 @@ def _read_member(stream: IO[bytes], size: int, context: Context) -> tuple[Header
     header = parse_header(raw)
     context.check_size(header.height, header.width)
     if header.offset + header.n_bytes > size:
-        raise ImageError(
-            "truncated", f"has {size:,} bytes, its header declares {header.offset + header.n_bytes:,}"
-        )
+        raise ImageError("truncated", f"has {size:,} bytes, its header declares {header.offset + header.n_bytes:,}")
     values = bytearray(header.n_bytes)
     view = memoryview(values)
     done = 0

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError
-from .frames import MAX_DECODED_BYTES, Context, Frame, luma
-from .text import one_line, reason_of
+from deepssim.errors import ImageError
+from deepssim.images.frames import MAX_DECODED_BYTES, Context, Frame, luma
+from deepssim.images.text import one_line, reason_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -29,9 +29,7 @@ _PREAMBLE_BYTES = 132
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _META_GROUP = 2
 _TRANSFER_SYNTAX = 0x0010
-_LONG_LENGTH = frozenset(
-    {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UN", b"UT", b"UC", b"UR", b"SV", b"UV"}
-)
+_LONG_LENGTH = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UN", b"UT", b"UC", b"UR", b"SV", b"UV"})
 _INFLATE_BYTES = 2**20
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420"})
@@ -302,15 +300,11 @@ def _look_up(stored: NDArray[Any], dataset: FileDataset, *, is_inverted: bool) -
     raw = item.LUTData
     if isinstance(raw, bytes):
         order = "<" if dataset.original_encoding[1] else ">"
-        table = (
-            np.frombuffer(raw, f"{order}u2") if len(raw) >= 2 * n_entries else np.frombuffer(raw, np.uint8)
-        )
+        table = np.frombuffer(raw, f"{order}u2") if len(raw) >= 2 * n_entries else np.frombuffer(raw, np.uint8)
     else:
         table = np.atleast_1d(np.asarray(raw, np.int64))
     if bits not in range(1, 17) or len(table) < n_entries:
-        raise ImageError(
-            "unreadable", f"has a modality LUT of {len(table):,} instead of {n_entries:,} entries"
-        )
+        raise ImageError("unreadable", f"has a modality LUT of {len(table):,} instead of {n_entries:,} entries")
     table = table[:n_entries].astype(np.int64)
     if is_inverted:
         table = table.min() + table.max() - table

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import ImageError
+from deepssim.errors import ImageError
 
 MAX_FILE_BYTES = 2**31
 """The most bytes of a file that is read as a whole (all formats but ``.npy``)."""

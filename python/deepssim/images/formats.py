@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
-from ..errors import MissingDependencyError
-from .text import one_line
+from deepssim.errors import MissingDependencyError
+from deepssim.images.text import one_line
 
 READER_VERSION: str = "1"
 """Changes whenever the same file can give other pixels than before; embeddings of another version are
@@ -91,9 +91,7 @@ def require_package(file_format: str, path: str) -> None:
         return
     module, name, command = _NEEDED_PACKAGE[file_format]
     if importlib.util.find_spec(module) is None:
-        raise MissingDependencyError(
-            f"'{one_line(path)}' is read with {name}, which is not installed: {command}"
-        )
+        raise MissingDependencyError(f"'{one_line(path)}' is read with {name}, which is not installed: {command}")
 
 
 def decoder_versions() -> dict[str, str]:

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError, MissingDependencyError
-from .text import reason_of
-from .types import Image, ImageOptions, Skipped
+from deepssim.errors import ImageError, MissingDependencyError
+from deepssim.images.text import reason_of
+from deepssim.images.types import Image, ImageOptions, Skipped
 
 MAX_DECODED_BYTES = 2**31
 """The most bytes that one file may unpack to, and that the images kept of one task may take."""

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from ..errors import UsageError
-from .text import one_line, some
+from deepssim.errors import UsageError
+from deepssim.images.text import one_line, some
 
 _REGEX = "regex:"
 
@@ -27,9 +27,7 @@ def check_group_by(group_by: str) -> None:
         return
     pattern = group_by.removeprefix(_REGEX)
     if pattern == group_by or not pattern:
-        raise UsageError(
-            f"group_by is '{one_line(group_by, 60)}': use 'auto', 'none', 'parent' or 'regex:PATTERN'"
-        )
+        raise UsageError(f"group_by is '{one_line(group_by, 60)}': use 'auto', 'none', 'parent' or 'regex:PATTERN'")
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:

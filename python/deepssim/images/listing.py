@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ..errors import ImageError, UsageError
-from .arrays import npy_header, plan_ranges
-from .dicom import is_dicom
-from .files import is_under, open_error, open_inside
-from .formats import FORMATS_READ, format_of_name, may_be_dicom, require_package
-from .frames import Context, skipped
-from .groups import automatic_group, groups_of_paths
-from .manifest import SUFFIXES as MANIFEST_SUFFIXES
-from .manifest import Manifest, check_ids, read_manifest
-from .slices import count_slices
-from .text import escape_path, is_utf8, one_line, some
-from .types import FileEntry, ImageOptions, Listing, ReadTask, Skipped
-from .walk import walk_folder
+from deepssim.errors import ImageError, UsageError
+from deepssim.images.arrays import npy_header, plan_ranges
+from deepssim.images.dicom import is_dicom
+from deepssim.images.files import is_under, open_error, open_inside
+from deepssim.images.formats import FORMATS_READ, format_of_name, may_be_dicom, require_package
+from deepssim.images.frames import Context, skipped
+from deepssim.images.groups import automatic_group, groups_of_paths
+from deepssim.images.manifest import SUFFIXES as MANIFEST_SUFFIXES
+from deepssim.images.manifest import Manifest, check_ids, read_manifest
+from deepssim.images.slices import count_slices
+from deepssim.images.text import escape_path, is_utf8, one_line, some
+from deepssim.images.types import FileEntry, ImageOptions, Listing, ReadTask, Skipped
+from deepssim.images.walk import walk_folder
 
 _DICOM_MARK_END = 132
 _KINDS_SHOWN = 5
@@ -88,9 +88,7 @@ def _list_folder(root: Path) -> _Found:
     for entry in files:
         heads = (entry.path[:place] for place, char in enumerate(entry.path) if char == "#")
         if "#" in entry.path and any(head in paths for head in heads):
-            error = ImageError(
-                "unsupported", "is named like an image inside another file; rename it without '#'"
-            )
+            error = ImageError("unsupported", "is named like an image inside another file; rename it without '#'")
             ignored.append(skipped(entry.path, entry.path, error))
         else:
             kept.append(entry)
@@ -163,9 +161,7 @@ def _manifest_format(root: Path, path: str) -> str:
     if not is_under(real, str(root)):
         raise ImageError("outside", "a link leads out of the manifest's folder; copy the file into it")
     if not stat.S_ISREG(mode):
-        raise ImageError(
-            "unsupported", "is a folder or another thing that is no regular file; name the image file"
-        )
+        raise ImageError("unsupported", "is a folder or another thing that is no regular file; name the image file")
     file_format = format_of_name(path) or _format_inside(root, path)
     if file_format is None:
         raise ImageError("unsupported", f"is of no format that is read: {FORMATS_READ}")
@@ -191,14 +187,10 @@ def _listing(source: str, root: Path, found: _Found, options: ImageOptions) -> L
         n_expected += n_images
         tasks.extend(ReadTask(index, start, stop) for start, stop in ranges)
     with_file_groups = options.group_by == "auto" and not has_groups
-    return Listing(
-        source, root, tuple(files), tuple(ignored), options, tuple(tasks), n_expected, with_file_groups
-    )
+    return Listing(source, root, tuple(files), tuple(ignored), options, tuple(tasks), n_expected, with_file_groups)
 
 
-def _with_groups(
-    files: list[FileEntry], options: ImageOptions, source: str, *, has_groups: bool
-) -> list[FileEntry]:
+def _with_groups(files: list[FileEntry], options: ImageOptions, source: str, *, has_groups: bool) -> list[FileEntry]:
     if options.group_by == "auto" and has_groups:
         return files
     groups: Sequence[str | None]
@@ -208,15 +200,10 @@ def _with_groups(
         groups = [automatic_group(entry.format, entry.base_id) for entry in files]
     else:
         groups = groups_of_paths((entry.path for entry in files), options.group_by, source)
-    return [
-        FileEntry(entry.path, entry.format, entry.id, group)
-        for entry, group in zip(files, groups, strict=True)
-    ]
+    return [FileEntry(entry.path, entry.format, entry.id, group) for entry, group in zip(files, groups, strict=True)]
 
 
-def _plan(
-    root: Path, entry: FileEntry, options: ImageOptions
-) -> tuple[int, Sequence[tuple[int | None, int | None]]]:
+def _plan(root: Path, entry: FileEntry, options: ImageOptions) -> tuple[int, Sequence[tuple[int | None, int | None]]]:
     """Return how many images a file should give, and in which ranges it is read."""
     if entry.format == "nifti":
         return count_slices(options.slices) or 1, [(None, None)]

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import MissingDependencyError, UsageError
-from .text import is_utf8, one_line, some
+from deepssim.errors import MissingDependencyError, UsageError
+from deepssim.images.text import is_utf8, one_line, some
 
 SUFFIXES = (".csv", ".parquet")
 """Suffixes of a manifest."""
@@ -118,17 +118,13 @@ def _csv_rows(file: Path) -> list[Row]:
             return rows
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         what = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(
-            f"the manifest '{name}' cannot be read as CSV in UTF-8: {one_line(str(what))}"
-        ) from error
+        raise UsageError(f"the manifest '{name}' cannot be read as CSV in UTF-8: {one_line(str(what))}") from error
 
 
 def _places(header: list[str], name: str) -> dict[str, int]:
     """Return which column is where."""
     if "path" not in header:
-        raise UsageError(
-            f"the manifest '{name}' has no column 'path'; its columns are {some(header) or 'none'}"
-        )
+        raise UsageError(f"the manifest '{name}' has no column 'path'; its columns are {some(header) or 'none'}")
     twice = [column for column in _COLUMNS if header.count(column) > 1]
     if twice:
         raise UsageError(f"the manifest '{name}' has the column '{twice[0]}' more than once")
@@ -137,7 +133,7 @@ def _places(header: list[str], name: str) -> dict[str, int]:
 
 def _parquet_rows(file: Path) -> list[Row]:
     try:
-        from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise MissingDependencyError(
             "a Parquet manifest is read with pyarrow, which is not installed: pip install pyarrow"
@@ -148,9 +144,7 @@ def _parquet_rows(file: Path) -> list[Row]:
             place = _places(list(table.schema_arrow.names), name)
             columns = {column: table.read(columns=[column]).column(0).to_pylist() for column in place}
     except (OSError, ArrowException) as error:
-        raise UsageError(
-            f"the manifest '{name}' cannot be read as Parquet: it is damaged or no such file"
-        ) from error
+        raise UsageError(f"the manifest '{name}' cannot be read as Parquet: it is damaged or no such file") from error
     bad = next((value for value in columns["path"] if value is not None and not isinstance(value, str)), None)
     if bad is not None:
         raise UsageError(f"the manifest '{name}' has paths that are {type(bad).__name__}, not text")

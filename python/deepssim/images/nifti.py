@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError
-from .frames import MAX_DECODED_BYTES, Context, Frame, is_number
-from .slices import AXES, CANONICAL_AXIS, select_slices
-from .text import reason_of
-from .types import Image, Skipped
+from deepssim.errors import ImageError
+from deepssim.images.frames import MAX_DECODED_BYTES, Context, Frame, is_number
+from deepssim.images.slices import AXES, CANONICAL_AXIS, select_slices
+from deepssim.images.text import reason_of
+from deepssim.images.types import Image, Skipped
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_BYTES = {1: 348, 2: 540}
@@ -119,13 +119,9 @@ def _parse_header(head: bytes) -> _Volume:
     except Exception as error:  # nibabel raises a dozen kinds for a damaged header
         raise ImageError("unreadable", f"has a damaged NIfTI header: {reason_of(error)}") from error
     if dtype.kind not in "iuf" or dtype.itemsize > _MAX_ITEM_BYTES:
-        raise ImageError(
-            "unsupported", f"holds {_dtype_name(dtype)} voxels; save them as integers or float32"
-        )
+        raise ImageError("unsupported", f"holds {_dtype_name(dtype)} voxels; save them as integers or float32")
     if np.isnan(orientation).any():
-        raise ImageError(
-            "unreadable", "has an affine that leaves out an axis, so its orientation is not defined"
-        )
+        raise ImageError("unreadable", "has an affine that leaves out an axis, so its orientation is not defined")
     if not _HEADER_BYTES[version] <= offset <= _MAX_OFFSET_BYTES:
         raise ImageError("unreadable", f"has its voxels at byte {offset:,}")
     return _Volume(
@@ -143,9 +139,7 @@ def _nifti_version(head: bytes) -> int:
         if magic[:3] == f"n+{version}".encode():
             return version
         if magic[:3] == f"ni{version}".encode():
-            raise ImageError(
-                "unsupported", "is the header of a pair of files; save the volume as one .nii file"
-            )
+            raise ImageError("unsupported", "is the header of a pair of files; save the volume as one .nii file")
     if len(head) < _HEADER_BYTES[1]:
         raise ImageError("truncated", "ends inside the header")
     raise ImageError("unreadable", "is no NIfTI file")
@@ -194,9 +188,7 @@ def _check_sizes(volume: _Volume, axis: str, context: Context) -> None:
     n_slices = lengths.pop(CANONICAL_AXIS[axis])
     if min(lengths) == 1 and n_slices > 1:
         thin = next(name for name in AXES if volume.canonical_shape[CANONICAL_AXIS[name]] == 1)
-        raise ImageError(
-            "unsupported", f"is one slice thick along the {thin} axis; read it with axis '{thin}'"
-        )
+        raise ImageError("unsupported", f"is one slice thick along the {thin} axis; read it with axis '{thin}'")
     context.check_size(lengths[1], lengths[0])
     if volume.n_bytes - volume.offset > MAX_DECODED_BYTES:
         raise ImageError(
@@ -233,9 +225,7 @@ def _canonical(stored: bytes | memoryview, volume: _Volume) -> NDArray[Any]:
 
     voxels: NDArray[Any] = np.frombuffer(stored, volume.dtype, math.prod(volume.shape), volume.offset)
     library: Any = orientations
-    canonical: NDArray[Any] = library.apply_orientation(
-        voxels.reshape(volume.shape, order="F"), volume.orientation
-    )
+    canonical: NDArray[Any] = library.apply_orientation(voxels.reshape(volume.shape, order="F"), volume.orientation)
     return canonical
 
 

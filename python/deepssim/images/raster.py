@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError
-from . import tiff
-from .frames import Context, Frame, image_error, luma
+from deepssim.errors import ImageError
+from deepssim.images import tiff
+from deepssim.images.frames import Context, Frame, image_error, luma
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -33,9 +33,7 @@ _OPAQUE = 255
 # The end mark, and how much may follow it (cameras append their own data).
 _JPEG_END = b"\xff\xd9"
 _JPEG_TAIL_BYTES = 2**16
-_TRANSPARENT = (
-    "has transparent pixels, which have no grey value; put it on a background and save it without alpha"
-)
+_TRANSPARENT = "has transparent pixels, which have no grey value; put it on a background and save it without alpha"
 
 
 def raster_frames(data: bytes, context: Context) -> Iterator[Frame]:
@@ -135,9 +133,7 @@ def _open_tiff(data: bytes, index: int) -> Any:
     except SyntaxError as error:
         if index == 0:
             raise
-        raise ImageError(
-            "unreadable", "cannot be reached, because the first page cannot be decoded"
-        ) from error
+        raise ImageError("unreadable", "cannot be reached, because the first page cannot be decoded") from error
 
 
 def _grey(image: ImageFile) -> NDArray[Any]:

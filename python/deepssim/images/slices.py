@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-from ..errors import UsageError
-from .text import one_line
+from deepssim.errors import UsageError
+from deepssim.images.text import one_line
 
 AXES = ("axial", "coronal", "sagittal")
 """Names of the axes that slices can be perpendicular to."""

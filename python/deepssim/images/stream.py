@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from ..errors import ImageError, UsageError
-from . import arrays, dicom, nifti, raster
-from .files import MAX_FILE_BYTES, file_size, hash_file, open_inside, read_whole, unread_digest
-from .formats import format_of_name, require_package
-from .frames import MAX_DECODED_BYTES, Budget, Context, Frame, collect, image_error, skipped
-from .types import FileEntry, Image, ImageOptions, Listing, ReadTask, Skipped, TaskResult
+from deepssim.errors import ImageError, UsageError
+from deepssim.images import arrays, dicom, nifti, raster
+from deepssim.images.files import MAX_FILE_BYTES, file_size, hash_file, open_inside, read_whole, unread_digest
+from deepssim.images.formats import format_of_name, require_package
+from deepssim.images.frames import MAX_DECODED_BYTES, Budget, Context, Frame, collect, image_error, skipped
+from deepssim.images.types import FileEntry, Image, ImageOptions, Listing, ReadTask, Skipped, TaskResult
 
 _T = TypeVar("_T")
 
@@ -187,9 +187,7 @@ def _read_open(
         return _read_array(descriptor, entry, task, context)
     size = file_size(descriptor)
     if size > MAX_FILE_BYTES:
-        error = ImageError(
-            "too_large", f"is a file of {size:,} bytes, the limit is {MAX_FILE_BYTES:,}; split it"
-        )
+        error = ImageError("too_large", f"is a file of {size:,} bytes, the limit is {MAX_FILE_BYTES:,}; split it")
         return hash_file(descriptor), [skipped(entry.base_id, entry.path, error)]
     data, digest = read_whole(descriptor)
     items = collect(_DECODERS[entry.format](data, context), entry.base_id, entry.path, entry.group, context)
@@ -251,9 +249,7 @@ def _in_order(
     try:
         while True:
             while len(pending) < _WINDOW_PER_THREAD * n_threads:
-                held = sum(
-                    n_bytes(future.result()) for future in pending if future.done() and not future.exception()
-                )
+                held = sum(n_bytes(future.result()) for future in pending if future.done() and not future.exception())
                 index = next(waiting, None) if not pending or held <= MAX_DECODED_BYTES else None
                 if index is None:
                     break

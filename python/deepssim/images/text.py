@@ -23,8 +23,7 @@ def one_line(text: str, limit: int = 160) -> str:
         'scan\\n\\u202egnp.exe'
     """
     escaped = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text[: limit + 1]
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text[: limit + 1]
     )
     return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError
+from deepssim.errors import ImageError
 
 MAX_PAGES = 10_000
 """The most pages of a file; Pillow's time to find a page grows with the square of their number."""
@@ -103,9 +103,7 @@ def read_pages(data: bytes) -> list[Page]:
     return pages
 
 
-def _read_directory(
-    data: bytes, offset: int, order: str, *, is_big: bool
-) -> tuple[dict[int, tuple[int, ...]], int]:
+def _read_directory(data: bytes, offset: int, order: str, *, is_big: bool) -> tuple[dict[int, tuple[int, ...]], int]:
     """Return the numeric tags of a directory, and where the pointer to the next one stands."""
     counter, entry_bytes, inline = ("Q", 20, 8) if is_big else ("H", 12, 4)
     (n_entries,) = struct.unpack_from(order + counter, data, offset)
@@ -159,9 +157,7 @@ def check_page(page: Page) -> None:
     if page.is_auxiliary:
         raise ImageError("ignored", "a small copy or a mask of another page")
     if page.photometric is None:
-        raise ImageError(
-            "unsupported", "does not say whether black or white is zero; save it again as plain TIFF"
-        )
+        raise ImageError("unsupported", "does not say whether black or white is zero; save it again as plain TIFF")
     if page.n_samples > 1:
         if page.bits > _BYTE_BITS:
             raise ImageError(
@@ -179,13 +175,10 @@ def check_page(page: Page) -> None:
     if page.is_big_endian and is_wide and (page.compression != _UNCOMPRESSED or page.kind == _UNSIGNED):
         raise ImageError(
             "unsupported",
-            f"is big-endian {page.bits}-bit {_KIND[page.kind]}, which is not read reliably; "
-            "save it little-endian",
+            f"is big-endian {page.bits}-bit {_KIND[page.kind]}, which is not read reliably; save it little-endian",
         )
     if page.photometric == _WHITE_IS_ZERO and not _is_white_known(page):
-        raise ImageError(
-            "unsupported", "counts white as zero in an unusual depth; save it with black as zero"
-        )
+        raise ImageError("unsupported", "counts white as zero in an unusual depth; save it with black as zero")
 
 
 def _is_white_known(page: Page) -> bool:

@@ -10,10 +10,10 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
-from .groups import check_group_by
-from .slices import AXES, parse_slices
-from .text import one_line
+from deepssim.errors import UsageError
+from deepssim.images.groups import check_group_by
+from deepssim.images.slices import AXES, parse_slices
+from deepssim.images.text import one_line
 
 SKIP_CODES: Mapping[str, str] = MappingProxyType(
     {

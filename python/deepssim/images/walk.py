@@ -7,12 +7,12 @@ import stat
 from collections import deque
 from pathlib import Path
 
-from ..errors import ImageError
-from .files import is_under, open_error
-from .formats import format_of_name
-from .frames import skipped
-from .text import escape_path
-from .types import Skipped
+from deepssim.errors import ImageError
+from deepssim.images.files import is_under, open_error
+from deepssim.images.formats import format_of_name
+from deepssim.images.frames import skipped
+from deepssim.images.text import escape_path
+from deepssim.images.types import Skipped
 
 
 def walk_folder(root: Path) -> tuple[list[str], list[Skipped]]:
@@ -66,9 +66,7 @@ class _Walker:
         self._walked.add(real)
         try:
             with os.scandir(full) as entries:
-                found = sorted(
-                    (entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name
-                )
+                found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
         except OSError as error:
             self._refuse(folder, open_error(error))
             return
