@@ -52,7 +52,7 @@ def parse_slices(text: str) -> tuple[Term, ...]:
 def _term(part: str, text: str) -> Term:
     if _INDEX.fullmatch(part):
         return int(part)
-    if (match := _PERCENT.fullmatch(part)) and float(match[1]) <= 100:  # noqa: PLR2004 - per cent
+    if (match := _PERCENT.fullmatch(part)) and float(match[1]) <= 100:
         return float(match[1])
     if (match := _RANGE.fullmatch(part)) and match[3] != "0" * len(match[3] or ""):
         start, stop, step = (None if number is None else int(number) for number in match.groups())

@@ -133,7 +133,9 @@ class _Counts:
         self.is_log = highest > LINEAR_UP_TO
         self._height = height
         if self.is_log:
-            self.ticks = [0, *(10**power for power in range(int(math.log10(highest)) + 1))]
+            steps = (1, 3) if highest < 300 else (1,)  # noqa: PLR2004
+            powers = range(int(math.log10(highest)) + 1)
+            self.ticks = [0, *(m * 10**power for power in powers for m in steps if m * 10**power <= highest)]
             self._top = math.log10(1 + highest)
         else:
             step = 1 if highest <= 4 else 2 if highest <= 8 else 3  # noqa: PLR2004

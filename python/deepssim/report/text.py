@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from markupsafe import Markup, escape
 
 NARROW = "\u202f"
+NO_BREAK = "\u00a0"
 MINUS = "\u2212"
 DASH = "\u2013"
 ELLIPSIS = "\u2026"
@@ -140,7 +141,8 @@ def percent_digits(values: Sequence[float]) -> int:
 
     One number for a rate and its interval keeps the three comparable.
     """
-    smallest = min((value for value in values if value > 0), default=1.0)
+    # A Wilson interval of 0 events starts at some 1e-17, which is no reason for decimals.
+    smallest = min((value for value in values if value > 1e-6), default=1.0)  # noqa: PLR2004
     return next((digits for digits in range(1, 4) if smallest * 100 >= 10.0**-digits), 4)
 
 
@@ -165,9 +167,9 @@ def percent(value: float, digits: int = 1, *, towards: str = "nearest") -> str:
 
 
 def interval(bounds: tuple[float, float], digits: int) -> str:
-    """Return a confidence interval such as ``1.0-4.2 %``, with an en dash, rounded outwards."""
+    """Return a confidence interval such as ``1.0 to 4.2 %``, unbroken over lines and rounded outwards."""
     low = percent(bounds[0], digits, towards="down").removesuffix(NARROW + "%")
-    return f"{low}{DASH}{percent(bounds[1], digits, towards='up')}"
+    return f"{low}{NO_BREAK}to{NO_BREAK}{percent(bounds[1], digits, towards='up')}"
 
 
 def p_value(value: float) -> str:

@@ -14,7 +14,7 @@ WIDE, NARROW = 900, 340
 
 WORDS = {
     "copies": "Copies found",
-    "suspect": "Likely copies",
+    "suspect": "Possible copies",
     "none_found": "No copy found",
     "incomplete": "Incomplete",
 }

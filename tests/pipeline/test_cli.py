@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from deepssim.cli import COMMANDS, cli
+
+
+def deepssim(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    command = [sys.executable, "-c", "from deepssim.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from deepssim.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch','onnxruntime','pandas','pyarrow','numpy','rich','PIL','jinja2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help_with_an_example_or_a_paragraph(name):
+    result = CliRunner().invoke(cli, [name, "--help"])
+    assert result.exit_code == 0
+    assert len(result.output) > 200
+    assert "\\b" not in result.output
+
+
+def test_words_of_options_may_be_joined_by_underscores(cohort, tmp_path):
+    done = deepssim("embed", cohort.real, "--out", tmp_path / "s", "--group_by", "parent", "--max_skipped", "0", "-q")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_audit_speaks_json_on_stdout_and_progress_on_stderr(cohort, tmp_path):
+    done = deepssim("audit", cohort.real, cohort.synthetic, "--out", tmp_path / "out", "--group-by", "parent", "--json")
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert Path(value["report"]).is_file()
+    assert value["summary"]["synthetic_flagged"]["flagged"] == len(cohort.copies)
+    assert "synthetic images" in done.stderr
+    assert deepssim("info", tmp_path / "out").returncode == 0
+    assert deepssim("info", tmp_path / "out" / "real.store", "--json").returncode == 0
+    again = deepssim("report", tmp_path / "out", "--no-images", "--pseudonyms")
+    assert again.returncode == 0, again.stderr
+    text = Path(again.stdout.strip()).read_text(encoding="utf-8")
+    assert "patient-000" not in text
+    assert "copy-00.png" not in text
+
+
+def test_exit_codes(cohort, tmp_path):
+    common = ("audit", cohort.real, cohort.synthetic, "--out", tmp_path / "out", "-q")
+    assert deepssim(*common, "--fail-above", "0.01").returncode == 3
+    assert deepssim(*common, "--fail-above", "0.99").returncode == 0
+    assert deepssim(*common, "--fail-above", "2").returncode == 2
+    assert deepssim("audit", cohort.real, cohort.real, "--out", tmp_path / "x").returncode == 2
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"")
+    np.save(tmp_path / "bad" / "b.npy", np.arange(64, dtype=np.float32).reshape(8, 8))
+    done = deepssim("audit", cohort.real, tmp_path / "bad", "--out", tmp_path / "y", "-q")
+    assert done.returncode == 4
+    assert (tmp_path / "y" / "report.html").is_file()
+    assert deepssim("embed", tmp_path / "bad", "--out", tmp_path / "z", "-q").returncode == 4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("audit", "nowhere", "also-nowhere", "--out", "o"),
+        ("embed", ".", "--out", "o", "--metric", "nonsense"),
+        ("embed", ".", "--out", "o", "--slices", "sideways"),
+        ("embed", ".", "--out", "o", "--group-by", "regex:("),
+        ("score", "nowhere", "also", "--out", "o"),
+        ("report", "nowhere"),
+        ("info", "nowhere"),
+        ("audit", "a", "b", "--out", "o", "--memory-limit", "lots"),
+    ],
+)
+def test_errors_are_one_line_without_a_traceback(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = deepssim(*arguments)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("Error: ")
+
+
+def test_a_mistyped_option_is_corrected(tmp_path):
+    done = deepssim("audit", "a", "b", "--out", tmp_path, "--hold-out", "c")
+    assert done.returncode == 2
+    assert "--holdout" in done.stderr
+
+
+def test_doctor_says_which_instruction_set_and_refuses_a_wrong_override():
+    assert json.loads(deepssim("doctor", "--json").stdout)["healthy"] is True
+    assert json.loads(deepssim("doctor", "--json", DEEPSSIM_ISA="portable").stdout)["core"]["isa"] == "portable"
+    wrong = deepssim("doctor", DEEPSSIM_ISA="mmx")
+    assert wrong.returncode == 1
+    assert "mmx" in wrong.stdout
+
+
+def test_the_demo_finds_what_was_planted(tmp_path):
+    done = deepssim("demo", "--out", tmp_path / "demo", "--json", "-q")
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    planted = {p["kind"]: p for p in value["planted"]}
+    for kind in ("identical", "blurred and noisy"):
+        assert planted[kind]["flagged"] == planted[kind]["total"] == planted[kind]["source_right"]
+    assert planted["locally changed"]["source_right"] == planted["locally changed"]["total"]
+    assert planted["unrelated"]["flagged"] <= 0.01 * planted["unrelated"]["total"]
+    assert value["summary"]["verdict"]["level"] == "copies"

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepssim.calibration import Calibration, Threshold, given_thresholds
+from deepssim.embed import BATCH, Encoder
+from deepssim.errors import MetricError, UsageError
+from deepssim.image_ops import resize_area
+from deepssim.metric import load_metric
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(load_metric("pixel"))
+
+
+def test_the_cosine_of_pixel_is_the_correlation_of_thumbnails(encoder):
+    rng = np.random.default_rng(0)
+    images = [rng.gamma(2.0, 50.0, (136, 112)).astype(np.float32) for _ in range(4)]
+    rows = encoder.encode([encoder.prepare(image) for image in images])
+    thumbnails = [resize_area(image, 32, 32).ravel().astype(np.float64) for image in images]
+    assert np.allclose(rows @ rows.T, np.corrcoef(thumbnails), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 65535.0, 1e30])
+def test_an_embedding_does_not_depend_on_scale_and_offset(encoder, scale):
+    image = np.random.default_rng(1).random((32, 32), np.float32)
+    moved = (image * np.float32(scale) + np.float32(scale)).astype(np.float32)
+    a, b = encoder.encode([image, moved])
+    assert float(a.astype(np.float64) @ b) > 1 - 1e-6
+
+
+def test_a_row_does_not_depend_on_what_else_is_in_the_batch(encoder):
+    rng = np.random.default_rng(2)
+    images = list(rng.random((BATCH + 3, 32, 32)).astype(np.float32))
+    together = encoder.encode(images)
+    for i in (0, 5, BATCH - 1, BATCH, BATCH + 2):
+        assert (encoder.encode([images[i]])[0] == together[i]).all()
+
+
+def test_the_bundle_is_what_its_script_makes(tmp_path):
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "make_pixel_bundle.py", "--out", tmp_path / "pixel.onnx"],
+        check=True,
+        capture_output=True,
+    )
+    assert (tmp_path / "pixel.onnx").read_bytes() == load_metric("pixel").path.read_bytes()
+
+
+def altered(tmp_path: Path, change) -> Path:
+    model = onnx.load(load_metric("pixel").path)
+    change(model)
+    path = tmp_path / "altered.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_external_data_is_refused(tmp_path):
+    def change(model: onnx.ModelProto) -> None:
+        tensor = model.graph.initializer[0]
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", "../../etc/passwd"
+
+    with pytest.raises(MetricError, match="other files"):
+        load_metric(str(altered(tmp_path, change)))
+
+
+def test_operators_of_strangers_are_refused(tmp_path):
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.node[0].domain = "evil.example"
+
+    with pytest.raises(MetricError, match="not safe"):
+        load_metric(str(altered(tmp_path, change)))
+
+
+def test_an_onnx_file_without_metadata_is_no_bundle(tmp_path):
+    with pytest.raises(MetricError, match="not a metric bundle"):
+        load_metric(str(altered(tmp_path, lambda model: model.metadata_props.clear())))
+    (tmp_path / "noise.onnx").write_bytes(b"\x00\xff\x13" * 99)
+    with pytest.raises(MetricError):
+        load_metric(str(tmp_path / "noise.onnx"))
+    with pytest.raises(MetricError, match="installed: pixel"):
+        load_metric("pixels")
+
+
+@given(st.floats(-1, 1, allow_subnormal=False), st.sampled_from([">", ">="]))
+def test_a_cut_is_the_smallest_float32_that_passes(value, comparison):
+    threshold = Threshold(value, comparison)
+    cut = np.float32(threshold.cut())
+    below = np.nextafter(cut, np.float32(-np.inf))
+
+    def passes(score: np.float32) -> bool:
+        return float(score) > value if comparison == ">" else float(score) >= value
+
+    assert passes(cut)
+    assert not passes(below)
+
+
+def test_calibrations_survive_a_round_trip_and_bad_ones_are_named(tmp_path):
+    calibration = load_metric("pixel").calibration()
+    calibration.write(tmp_path / "c.json")
+    assert Calibration.read(tmp_path / "c.json") == calibration
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(MetricError, match=r"bad\.json"):
+        Calibration.read(tmp_path / "bad.json")
+    for text in ("1", "a,b", ".9,.8", "nan,1", ".9,.95,.99"):
+        with pytest.raises(UsageError):
+            given_thresholds("pixel", text)
