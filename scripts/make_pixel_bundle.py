@@ -72,7 +72,7 @@ def main() -> None:
     out: Path = parser.parse_args().out
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(build().SerializeToString(deterministic=True))
-    print(out)  # noqa: T201 - a script's answer
+    print(out)
 
 
 if __name__ == "__main__":

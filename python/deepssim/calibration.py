@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from deepssim.errors import MetricError, UsageError
 
 FORMAT = "deepssim-calibration"
 VERSION = 1
+SUFFIX = ".calibration.json"
 LABELS = ("unrelated", "near", "exact")
 
 
@@ -112,6 +114,32 @@ class Calibration:
             raise MetricError(f"the calibration {path} is missing") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise MetricError(f"{path} is not a calibration of this version: {error}") from error
+
+
+def installed_calibrations() -> list[str]:
+    """Return the names of the calibrations that come with the package, such as ``pixel.chest``."""
+    folder = resources.files("deepssim") / "metrics"
+    return sorted(f.name.removesuffix(SUFFIX) for f in folder.iterdir() if f.name.endswith(SUFFIX))
+
+
+def load_calibration(name_or_path: str) -> Calibration:
+    """Read a calibration by the name of an installed one or the path of a file.
+
+    Raises:
+        MetricError: There is none, or it is damaged.
+
+    Example:
+        >>> load_calibration("pixel.chest").metric
+        'pixel'
+    """
+    if name_or_path in installed_calibrations():
+        with resources.as_file(resources.files("deepssim") / "metrics" / f"{name_or_path}{SUFFIX}") as path:
+            return Calibration.read(path)
+    if not Path(name_or_path).is_file():
+        raise MetricError(
+            f"no calibration {name_or_path!r}: give a file or one of {', '.join(installed_calibrations())}"
+        )
+    return Calibration.read(Path(name_or_path))
 
 
 def given_thresholds(metric: str, text: str) -> Calibration:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -136,9 +135,7 @@ def match_options(function: F) -> F:
                 help="Pairs over the threshold listed for each synthetic image; all are counted.",
             ),
             click.option("--thresholds", metavar="NEAR,EXACT", help="Scores from which a pair is near and exact."),
-            click.option(
-                "--calibration", type=click.Path(path_type=Path, dir_okay=False), help="Thresholds from a file."
-            ),
+            click.option("--calibration", metavar="NAME|FILE", help="Thresholds: pixel.brain, pixel.chest, or a file."),
             click.option(
                 "--memory-limit",
                 type=Bytes(),
@@ -169,15 +166,15 @@ def match_options(function: F) -> F:
     )
 
 
-def read_calibration(metric: str, thresholds: str | None, calibration: Path | None) -> Calibration | None:
+def read_calibration(metric: str, thresholds: str | None, calibration: str | None) -> Calibration | None:
     """Return the thresholds that options give, or None."""
-    from deepssim.calibration import Calibration, given_thresholds
+    from deepssim.calibration import given_thresholds, load_calibration
 
     if thresholds is not None and calibration is not None:
         raise click.UsageError("give --thresholds or --calibration, not both")
     if thresholds is not None:
         return given_thresholds(metric, thresholds)
-    return Calibration.read(calibration) if calibration is not None else None
+    return load_calibration(calibration) if calibration is not None else None
 
 
 def echo_json(value: Any) -> None:

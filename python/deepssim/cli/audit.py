@@ -42,7 +42,7 @@ def command(
     max_per_group: int,
     max_listed: int,
     thresholds: str | None,
-    calibration: Path | None,
+    calibration: str | None,
     memory_limit: int,
     max_skipped: float,
     fail_above: float | None,

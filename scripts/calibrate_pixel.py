@@ -1,0 +1,324 @@
+"""Choose the thresholds of the pixel metric from images of people whose truth is known.
+
+The pixel metric averages an image to 32 x 32 cells, subtracts the mean, divides by the norm, and compares by
+inner product, so a score is the normalised cross-correlation of two thumbnails. It sees a copy only where it
+lies: this script measures the *aligned* condition of the benchmark with known truth and no other.
+
+Only people of the splits ``train`` and ``tune`` are used. In each of several draws a part of them is the
+base (real images); from every base image come one exact and one near copy, and the people outside the base
+are unrelated, both as they are and with the artefacts of a copy. A *sibling* is another image of a person in
+the base: a follow-up film, or a slice at least 12 mm from every slice of that person that it is compared to.
+The score of an image is its highest over the base, the score of a copy the one with its source.
+
+The threshold of a flag ("near") is the lowest, on a grid of .005, at which at most 1 % of unrelated images
+are flagged; the threshold of "exact" is the one, on a grid of .001, that best tells exact from near copies
+(balanced accuracy). Intervals resample the unrelated people.
+
+    python scripts/calibrate_pixel.py --data ../shared/data --output pixel.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from deepssim.calibration import Calibration, Threshold
+from deepssim.embed import Encoder
+from deepssim.metric import load_metric
+from deepssim.perturb import degrade, near_copy
+from numpy.typing import NDArray
+from PIL import Image
+
+METRIC = "pixel"
+USED_SPLITS = frozenset({"train", "tune"})
+FALSE_POSITIVE_RATE = 0.01
+NEAR_STEP = 0.005
+EXACT_STEP = 0.001
+QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+SIBLING_SLICES = 8  # 12 mm: levels are counted in slices of 1.5 mm
+N_BOOTSTRAP = 1000
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images of one domain with the person of each and, for slices, the level (else -1)."""
+
+    domain: str
+    images: list[NDArray[np.float32]]
+    people: NDArray[np.str_]
+    levels: NDArray[np.int64]
+
+
+def main() -> None:
+    """Read the options, measure every domain, print the tables and write the JSON file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with splits.csv, brain/ and cxr/")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--write", type=Path, help="folder to write calibrations into: python/deepssim/metrics")
+    parser.add_argument("--draws", type=int, default=8, help="divisions of the people into base and unrelated")
+    parser.add_argument("--real-part", type=float, default=0.8, help="part of the people in the base")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.draws < 1 or not 0.0 < options.real_part < 1.0:
+        parser.error("--draws must be at least 1 and --real-part between 0 and 1")
+    if not (options.data / "splits.csv").is_file():
+        parser.error(f"no splits.csv in {options.data}; give the folder that holds it, brain/ and cxr/")
+
+    scores: dict[str, dict[str, Array]] = {}
+    report: dict[str, Any] = {"draws": options.draws, "real_part": options.real_part, "seed": options.seed}
+    for domain in ("brain", "cxr"):
+        collection = read_collection(options.data, domain)
+        scores[domain] = measure(collection, options.draws, options.real_part, options.seed)
+        report[domain] = summarise(scores[domain], options.seed)
+        report[domain]["n_base"] = int(options.real_part * len(collection.images))
+        report[domain]["by_base_size"] = measure_base_sizes(collection, options.seed)
+        print_domain(domain, report[domain])
+    report["combined"] = combine(scores, [report[domain] for domain in scores])
+    print_combined(report["combined"])
+    if options.write is not None:
+        write_calibrations(options.write, report)
+    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def read_collection(data: Path, domain: str) -> Collection:
+    """Read the images of the people of the splits ``train`` and ``tune``."""
+    with (data / "splits.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["domain"] == domain]
+    used = {row["person"] for row in rows if row["split"] in USED_SPLITS}
+    table, person = ("slices.csv", "subject") if domain == "brain" else ("images.csv", "patient")
+    with (data / domain / table).open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row[person] in used]
+    images = []
+    for row in rows:
+        with Image.open(data / domain / row["path"]) as picture:
+            images.append(np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255.0))
+    people = np.array([row[person] for row in rows])
+    return Collection(domain, images, people, np.array([int(row.get("level", -1)) for row in rows]))
+
+
+def measure(collection: Collection, n_draws: int, real_part: float, seed: int) -> dict[str, Array]:
+    """Score copies, unrelated images and siblings in several draws.
+
+    Returns:
+        Scores by name, pooled over the draws; ``*_people`` are indices of the people of unrelated images,
+        ``*_rank1`` are 1 where the nearest base image is the source.
+    """
+    pooled: dict[str, list[Array]] = {}
+    everybody = np.unique(collection.people)
+    plain = embed(collection.images)
+    for draw in range(n_draws):
+        rng = np.random.default_rng([seed, draw])
+        chosen = rng.permutation(everybody)[: round(real_part * len(everybody))]
+        in_base = np.isin(collection.people, chosen)
+        degraded = embed(change_all(collection.images, degrade, rng))
+        near = embed(change_all([collection.images[i] for i in np.flatnonzero(in_base)], near_copy, rng))
+        base = plain[in_base]
+        exact_to_base, near_to_base = degraded[in_base] @ base.T, near @ base.T
+        own = np.arange(len(base))
+        found = {
+            "exact": exact_to_base[own, own],
+            "near": near_to_base[own, own],
+            "exact_rank1": (exact_to_base.argmax(axis=1) == own).astype(np.float64),
+            "near_rank1": (near_to_base.argmax(axis=1) == own).astype(np.float64),
+            "unrelated": (plain[~in_base] @ base.T).max(axis=1),
+            "unrelated_degraded": (degraded[~in_base] @ base.T).max(axis=1),
+            "unrelated_people": np.searchsorted(everybody, collection.people[~in_base]).astype(np.float64),
+            "sibling_degraded": nearest_sibling(exact_to_base, collection.people[in_base], collection.levels[in_base]),
+        }
+        for name, values in found.items():
+            pooled.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in pooled.items()}
+
+
+def nearest_sibling(scores: Array, people: NDArray[np.str_], levels: NDArray[np.int64]) -> Array:
+    """Score every base image as if it and its close neighbours were not in the base.
+
+    Only images of people with another image left in the base count.
+    """
+    same = people[:, None] == people[None, :]
+    apart = np.abs(levels[:, None] - levels[None, :])
+    is_hidden = same & ((apart < SIBLING_SLICES) if levels.min() >= 0 else np.eye(len(people), dtype=bool))
+    has_sibling = (same & ~is_hidden).any(axis=1)
+    return np.asarray(np.where(is_hidden, -1.0, scores).max(axis=1)[has_sibling])
+
+
+def measure_base_sizes(collection: Collection, seed: int) -> list[dict[str, float]]:
+    """Measure how the scores of unrelated images grow with the base; each person in turn is outside it."""
+    rng = np.random.default_rng([seed, 10**6])
+    plain = embed(collection.images)
+    degraded = embed(change_all(collection.images, degrade, rng))
+    everybody = np.unique(collection.people)
+    rows = []
+    for part in (0.1, 0.2, 0.4, 0.8):
+        nearest, sizes = [], []
+        for person in everybody:
+            others = rng.permutation(everybody[everybody != person])[: round(part * len(everybody))]
+            in_base = np.isin(collection.people, others)
+            sizes.append(int(in_base.sum()))
+            nearest.append((degraded[collection.people == person] @ plain[in_base].T).max(axis=1))
+        values = np.concatenate(nearest)
+        top = {f"q{q:g}": float(np.quantile(values, q)) for q in (0.5, 0.95, 0.99)}
+        rows.append({"n_images": float(np.mean(sizes)), **top, "max": float(values.max())})
+    return rows
+
+
+def summarise(scores: dict[str, Array], seed: int) -> dict[str, Any]:
+    """Turn scores into quantiles, thresholds and the rates at these thresholds."""
+    near_threshold = flag_threshold(scores)
+    exact_threshold = max(near_threshold, best_cut(scores["exact"], scores["near"]))
+    names = ("exact", "near", "unrelated", "unrelated_degraded", "sibling_degraded")
+    return {
+        "quantile_levels": list(QUANTILES),
+        "quantiles": {name: np.quantile(scores[name], QUANTILES).tolist() for name in names},
+        "n": {name: len(scores[name]) for name in names},
+        "rank1": {name: float(scores[f"{name}_rank1"].mean()) for name in ("exact", "near")},
+        "near_threshold": near_threshold,
+        "near_threshold_interval": bootstrap(scores, seed),
+        "exact_threshold": exact_threshold,
+        "gap": float(scores["exact"].min() - worst_unrelated(scores).max()),
+        "rates": rates(scores, near_threshold, exact_threshold),
+    }
+
+
+def worst_unrelated(scores: dict[str, Array]) -> Array:
+    """Return the higher of an unrelated image's two scores, as it is and with artefacts."""
+    return np.maximum(scores["unrelated"], scores["unrelated_degraded"])
+
+
+def flag_threshold(scores: dict[str, Array]) -> float:
+    """Return the lowest value on the grid that at most 1 % of unrelated images exceed, plain or degraded."""
+    limit = max(
+        float(np.quantile(scores[name], 1.0 - FALSE_POSITIVE_RATE)) for name in ("unrelated", "unrelated_degraded")
+    )
+    return round(float(np.ceil(limit / NEAR_STEP)) * NEAR_STEP, 6)
+
+
+def best_cut(high: Array, low: Array) -> float:
+    """Return the value on the grid that best separates two sets of scores; the middle one of equals."""
+    grid = np.arange(min(high.min(), low.min()), 1.0, EXACT_STEP)
+    accuracy = np.array([(high > cut).mean() + (low <= cut).mean() for cut in grid])
+    best = grid[np.flatnonzero(accuracy >= accuracy.max() - 1e-12)]
+    return round(float(best[len(best) // 2]), 3)
+
+
+def bootstrap(scores: dict[str, Array], seed: int) -> list[float]:
+    """Return the 95 % interval of the 99 % quantile of unrelated scores, resampling people."""
+    rng = np.random.default_rng([seed, 10**6 + 1])
+    groups = [
+        scores["unrelated_degraded"][scores["unrelated_people"] == person]
+        for person in np.unique(scores["unrelated_people"])
+    ]
+    found = [
+        np.quantile(np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))]), 0.99)
+        for _ in range(N_BOOTSTRAP)
+    ]
+    return [float(np.quantile(found, q)) for q in (0.025, 0.975)]
+
+
+def rates(scores: dict[str, Array], near_threshold: float, exact_threshold: float) -> dict[str, float]:
+    """Return what part of each class is flagged (score above), and what part is called exact."""
+    flagged = {
+        f"{name}_flagged": float((scores[name] > near_threshold).mean())
+        for name in ("exact", "near", "unrelated", "unrelated_degraded", "sibling_degraded")
+    }
+    called = {f"{name}_called_exact": float((scores[name] > exact_threshold).mean()) for name in ("exact", "near")}
+    unrelated_exact = float((worst_unrelated(scores) > exact_threshold).mean())
+    return {**flagged, **called, "unrelated_called_exact": unrelated_exact}
+
+
+def combine(scores: dict[str, dict[str, Array]], reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Propose one pair of thresholds: the stricter flag, and the cut that serves the domains best on average."""
+    near_threshold = max(report["near_threshold"] for report in reports)
+    grid = np.arange(near_threshold, 1.0, EXACT_STEP)
+    accuracy = [sum((s["exact"] > cut).mean() + (s["near"] <= cut).mean() for s in scores.values()) for cut in grid]
+    exact_threshold = round(float(grid[int(np.argmax(accuracy))]), 3)
+    by_domain = {domain: rates(s, near_threshold, exact_threshold) for domain, s in scores.items()}
+    return {"near_threshold": near_threshold, "exact_threshold": exact_threshold, "rates": by_domain}
+
+
+def change_all(
+    images: Sequence[NDArray[np.float32]],
+    change: Callable[[NDArray[np.float32], np.random.Generator], NDArray[np.float32]],
+    rng: np.random.Generator,
+) -> list[NDArray[np.float32]]:
+    """Apply one random change to every image."""
+    return [change(image, rng) for image in images]
+
+
+def embed(images: Sequence[NDArray[np.float32]]) -> Array:
+    """Return the embeddings of the metric itself, shape ``(n_images, 1024)``."""
+    encoder = Encoder(load_metric(METRIC), device="cpu")
+    return encoder.encode([encoder.prepare(image) for image in images]).astype(np.float64)
+
+
+def write_calibrations(folder: Path, report: dict[str, Any]) -> None:
+    """Write the default calibration and one for each domain."""
+    how = (
+        "near: lowest value on a grid of .005 that at most 1 % of unrelated images exceed; exact: best separation of "
+        "exact from near copies; images in place; people of train and tune (scripts/calibrate_pixel.py)"
+    )
+    both = {"near_threshold": report["combined"]["near_threshold"],
+            "exact_threshold": report["combined"]["exact_threshold"],
+            "n_base": report["brain"]["n_base"],
+            "rates": report["combined"]["rates"]["brain"]}  # fmt: skip
+    domains = (
+        ("", "brain MRI and chest X-ray (the stricter of both)", both),
+        (".brain", "T1-weighted brain MRI, axial slices", report["brain"]),
+        (".chest", "frontal chest X-ray", report["cxr"]),
+    )
+    for suffix, domain, values in domains:
+        unrelated = values["rates"]["unrelated_flagged"], values["rates"]["unrelated_degraded_flagged"]
+        Calibration(
+            metric=METRIC,
+            near=Threshold(values["near_threshold"], ">"),
+            exact=Threshold(values["exact_threshold"], ">"),
+            source=f"calibration {METRIC}{suffix} of this package",
+            domain=domain,
+            base_size=values["n_base"],
+            false_positive_rate=round(max(unrelated), 6),
+            how=how,
+        ).write(folder / f"{METRIC}{suffix}.calibration.json")
+
+
+def print_domain(domain: str, report: dict[str, Any]) -> None:
+    """Print the tables of one domain as Markdown."""
+    print(f"\n## {domain}\n")
+    print("| score | n | " + " | ".join(f"{100 * q:g} %" for q in report["quantile_levels"]) + " |")
+    print("|---" * (2 + len(QUANTILES)) + "|")
+    for name, values in report["quantiles"].items():
+        print(f"| {name} | {report['n'][name]} | " + " | ".join(f"{v:.4f}" for v in values) + " |")
+    print(f"\nrank 1: exact {report['rank1']['exact']:.4f}, near {report['rank1']['near']:.4f}")
+    low, high = report["near_threshold_interval"]
+    print(f"near > {report['near_threshold']:.3f} (99 % quantile of unrelated: {low:.4f} to {high:.4f})")
+    print(f"exact > {report['exact_threshold']:.3f}; lowest exact minus highest unrelated: {report['gap']:+.4f}")
+    print_rates(report["rates"])
+    print("\n| base images | unrelated 50 % | 95 % | 99 % | max |\n|---|---|---|---|---|")
+    for row in report["by_base_size"]:
+        top = " | ".join(f"{row[key]:.4f}" for key in ("q0.5", "q0.95", "q0.99", "max"))
+        print(f"| {row['n_images']:.0f} | {top} |")
+
+
+def print_combined(combined: dict[str, Any]) -> None:
+    """Print the thresholds proposed for all domains and what they give in each."""
+    print(f"\n## combined: near > {combined['near_threshold']:.3f}, exact > {combined['exact_threshold']:.3f}")
+    for domain, values in combined["rates"].items():
+        print(f"\n{domain}:")
+        print_rates(values)
+
+
+def print_rates(values: dict[str, float]) -> None:
+    """Print rates in percent, one a line."""
+    for name, value in values.items():
+        print(f"- {name}: {100 * value:.2f} %")
+
+
+if __name__ == "__main__":
+    main()
