@@ -1,0 +1,37 @@
+"""A whole audit of a stack of images against a folder, with tables but without the report.
+
+    python -m pytest benchmarks/bench_audit.py
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from deepssim.audit import audit
+from deepssim.phantom import make_cohort
+
+N_REAL, N_SYNTHETIC = 200, 4000
+
+
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory):
+    root = tmp_path_factory.mktemp("stacks")
+    images = np.stack([image for _, _, image in make_cohort(N_REAL // 5, 5, seed=0, size=(68, 56))])
+    rng = np.random.default_rng(0)
+    synthetic = images[rng.integers(0, N_REAL, N_SYNTHETIC)] + rng.normal(0, 0.02, (N_SYNTHETIC, 68, 56))
+    np.save(root / "real.npy", images)
+    np.save(root / "synthetic.npy", synthetic.astype(np.float32))
+    return root
+
+
+def test_audit(benchmark, stacks, tmp_path):
+    number = itertools.count()
+
+    def run():
+        return audit(stacks / "real.npy", stacks / "synthetic.npy", tmp_path / str(next(number)))
+
+    result = benchmark.pedantic(run, rounds=3)
+    assert result.summary["synthetic_flagged"]["flagged"] == N_SYNTHETIC
