@@ -4,17 +4,21 @@ The pixel metric averages an image to 32 x 32 cells, subtracts the mean, divides
 inner product, so a score is the normalised cross-correlation of two thumbnails. It sees a copy only where it
 lies: this script measures the *aligned* condition of the benchmark with known truth and no other.
 
-Only people of the splits ``train`` and ``tune`` are used. In each of several draws a part of them is the
-base (real images); from every base image come one exact and one near copy, and the people outside the base
-are unrelated, both as they are and with the artefacts of a copy. A *sibling* is another image of a person in
-the base: a follow-up film, or a slice at least 12 mm from every slice of that person that it is compared to.
-The score of an image is its highest over the base, the score of a copy the one with its source.
+Thresholds are chosen on people of the splits ``train`` and ``tune`` alone. In each of several draws a part of
+them is the base (real images); from every base image come one exact and one near copy, and the people outside
+the base are unrelated, both as they are and with the artefacts of a copy. A *sibling* is another image of a
+person in the base: a follow-up film, or a slice at least 12 mm from every slice of that person that it is
+compared to. The score of an image is its highest over the base, the score of a copy the one with its source.
 
 The threshold of a flag ("near") is the lowest, on a grid of .005, at which at most 1 % of unrelated images
 are flagged; the threshold of "exact" is the one, on a grid of .001, that best tells exact from near copies
 (balanced accuracy). Intervals resample the unrelated people.
 
-    python scripts/calibrate_pixel.py --data ../shared/data --output pixel.json
+    python scripts/calibrate_pixel.py --data DATA --output pixel.json --write python/deepssim/metrics
+    python scripts/calibrate_pixel.py --data DATA --output pixel-test.json --evaluate
+
+``--evaluate`` measures the installed thresholds on the people of the split ``test`` instead, who had no part in
+choosing them.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from deepssim.calibration import Calibration, Threshold
+from deepssim.calibration import Calibration, Threshold, load_calibration
 from deepssim.embed import Encoder
 from deepssim.metric import load_metric
 from deepssim.perturb import degrade, near_copy
@@ -63,6 +67,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with splits.csv, brain/ and cxr/")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--write", type=Path, help="folder to write calibrations into: python/deepssim/metrics")
+    parser.add_argument("--evaluate", action="store_true", help="rate the installed thresholds on the split test")
     parser.add_argument("--draws", type=int, default=8, help="divisions of the people into base and unrelated")
     parser.add_argument("--real-part", type=float, default=0.8, help="part of the people in the base")
     parser.add_argument("--seed", type=int, default=0)
@@ -72,15 +77,23 @@ def main() -> None:
     if not (options.data / "splits.csv").is_file():
         parser.error(f"no splits.csv in {options.data}; give the folder that holds it, brain/ and cxr/")
 
+    splits = frozenset({"test"}) if options.evaluate else USED_SPLITS
     scores: dict[str, dict[str, Array]] = {}
     report: dict[str, Any] = {"draws": options.draws, "real_part": options.real_part, "seed": options.seed}
     for domain in ("brain", "cxr"):
-        collection = read_collection(options.data, domain)
+        collection = read_collection(options.data, domain, splits)
         scores[domain] = measure(collection, options.draws, options.real_part, options.seed)
         report[domain] = summarise(scores[domain], options.seed)
+        if options.evaluate:
+            report[domain]["installed"] = evaluate(domain, scores[domain], options.seed)
         report[domain]["n_base"] = int(options.real_part * len(collection.images))
         report[domain]["by_base_size"] = measure_base_sizes(collection, options.seed)
-        print_domain(domain, report[domain])
+        if not options.evaluate:
+            print_domain(domain, report[domain])
+    if options.evaluate:
+        print_evaluation({domain: report[domain]["installed"] for domain in scores})
+        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        return
     report["combined"] = combine(scores, [report[domain] for domain in scores])
     print_combined(report["combined"])
     if options.write is not None:
@@ -88,11 +101,11 @@ def main() -> None:
     options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def read_collection(data: Path, domain: str) -> Collection:
-    """Read the images of the people of the splits ``train`` and ``tune``."""
+def read_collection(data: Path, domain: str, splits: frozenset[str]) -> Collection:
+    """Read the images of the people of some splits."""
     with (data / "splits.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["domain"] == domain]
-    used = {row["person"] for row in rows if row["split"] in USED_SPLITS}
+    used = {row["person"] for row in rows if row["split"] in splits}
     table, person = ("slices.csv", "subject") if domain == "brain" else ("images.csv", "patient")
     with (data / domain / table).open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row[person] in used]
@@ -242,6 +255,53 @@ def combine(scores: dict[str, dict[str, Array]], reports: Sequence[dict[str, Any
     exact_threshold = round(float(grid[int(np.argmax(accuracy))]), 3)
     by_domain = {domain: rates(s, near_threshold, exact_threshold) for domain, s in scores.items()}
     return {"near_threshold": near_threshold, "exact_threshold": exact_threshold, "rates": by_domain}
+
+
+def evaluate(domain: str, scores: dict[str, Array], seed: int) -> dict[str, dict[str, Any]]:
+    """Rate the default thresholds and those of the domain; adds rank 1 and the flags of unrelated people."""
+    rated: dict[str, dict[str, Any]] = {}
+    for name in (METRIC, f"{METRIC}.{'brain' if domain == 'brain' else 'chest'}"):
+        near, exact = load_calibration(name).cuts()
+        # Cuts are the smallest float32 that passes; rates() asks for more than a threshold.
+        below = [float(np.nextafter(np.float32(cut), np.float32(0))) for cut in (near, exact)]
+        rated[name] = rates(scores, *below)
+        rated[name]["unrelated_interval"] = person_interval(scores, below[0], seed)
+        for kind in ("exact", "near"):
+            rated[name][f"{kind}_rank1"] = float(scores[f"{kind}_rank1"].mean())
+            rated[name][f"n_{kind}"] = len(scores[kind])
+        rated[name]["n_unrelated"] = len(scores["unrelated_degraded"])
+    return rated
+
+
+def person_interval(scores: dict[str, Array], threshold: float, seed: int) -> list[float]:
+    """Return the 95 % interval of the share of unrelated images flagged, resampling their people."""
+    rng = np.random.default_rng([seed, 10**6 + 2])
+    flagged, owner = scores["unrelated_degraded"] > threshold, scores["unrelated_people"]
+    people = np.unique(owner)
+    if not flagged.any():
+        return [0.0, float(1 - 0.05 ** (1 / len(people)))]
+    by_person = [flagged[owner == person] for person in people]
+    found = [
+        np.concatenate([by_person[i] for i in rng.integers(0, len(people), len(people))]).mean()
+        for _ in range(N_BOOTSTRAP)
+    ]
+    return [float(np.quantile(found, q)) for q in (0.025, 0.975)]
+
+
+def print_evaluation(domains: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Print the rates as a Markdown table."""
+    print("| images | thresholds | exact flagged | near flagged | source at rank 1, exact / near | unrelated flagged |")
+    print("|---|---|---|---|---|---|")
+    for domain, by_name in domains.items():
+        for name, r in by_name.items():
+            low, high = r["unrelated_interval"]
+            print(
+                f"| {domain} | {name} | {100 * r['exact_flagged']:.2f} % of {r['n_exact']} "
+                f"| {100 * r['near_flagged']:.2f} % of {r['n_near']} "
+                f"| {100 * r['exact_rank1']:.2f} / {100 * r['near_rank1']:.2f} % "
+                f"| {100 * r['unrelated_degraded_flagged']:.2f} % of {r['n_unrelated']} "
+                f"({100 * low:.2f} to {100 * high:.2f}) |"
+            )
 
 
 def change_all(

@@ -64,6 +64,8 @@ def percent(share: float) -> str:
         '2.4 %'
     """
     value = 100 * share
+    if 0 < value < 0.1:
+        return f"{value:.2g} %"
     return f"{value:.2f} %" if 0 < value < 1 else f"{value:.1f} %"
 
 

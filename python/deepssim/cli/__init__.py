@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -70,6 +71,8 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; errors of ours become one line and an exit code."""
+    # Decoders tell of oddities of single files on their own; what matters of them is in skipped.parquet.
+    warnings.filterwarnings("ignore", module=r"pydicom|nibabel|PIL")
     try:
         return cli.main(args=arguments, prog_name="deepssim")
     except DeepSSIMError as error:
