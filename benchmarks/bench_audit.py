@@ -1,6 +1,6 @@
 """A whole audit of a stack of images against a folder, with tables but without the report.
 
-    python -m pytest benchmarks/bench_audit.py
+python -m pytest benchmarks/bench_audit.py
 """
 
 from __future__ import annotations

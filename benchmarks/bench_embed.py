@@ -1,6 +1,6 @@
 """Reading and embedding images with the metric pixel.
 
-    python -m pytest benchmarks/bench_embed.py
+python -m pytest benchmarks/bench_embed.py
 """
 
 from __future__ import annotations

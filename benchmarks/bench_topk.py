@@ -1,6 +1,6 @@
 """Top-k at several sizes: this core, and what NumPy users would write, in the same run.
 
-    python -m pytest benchmarks/bench_topk.py
+python -m pytest benchmarks/bench_topk.py
 """
 
 from __future__ import annotations

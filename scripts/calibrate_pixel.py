@@ -32,12 +32,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from deepssim.calibration import Calibration, Threshold, load_calibration
 from deepssim.embed import Encoder
 from deepssim.metric import load_metric
 from deepssim.perturb import degrade, near_copy
-from numpy.typing import NDArray
-from PIL import Image
 
 METRIC = "pixel"
 USED_SPLITS = frozenset({"train", "tune"})

@@ -11,9 +11,7 @@ import pytest
 import deepssim
 
 MODULES = sorted(
-    module.name
-    for module in pkgutil.walk_packages(deepssim.__path__, "deepssim.")
-    if module.name != "deepssim._core"
+    module.name for module in pkgutil.walk_packages(deepssim.__path__, "deepssim.") if module.name != "deepssim._core"
 )
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from deepssim import perturb
-from deepssim.errors import UsageError
-from deepssim.phantom import make_patient, render
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
+from deepssim import perturb
+from deepssim.errors import UsageError
+from deepssim.phantom import make_patient, render
 
 Image = NDArray[np.float32]
 Change = Callable[[Image, np.random.Generator], Image]

@@ -6,10 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from deepssim.errors import UsageError
 from deepssim.perturb import degrade, near_copy
 from deepssim.phantom import Patient, make_cohort, make_patient, render
-from numpy.typing import NDArray
 
 Image = NDArray[np.float32]
 

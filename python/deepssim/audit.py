@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from deepssim import __version__
 from deepssim.calibration import Calibration
-from deepssim.disk import make_private_folder, remove_leftovers, write_json
+from deepssim.disk import LOCK, locked, make_private_folder, remove_leftovers, write_json
 from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import COUNTED_CODES, Image, ImageOptions, list_images
@@ -118,17 +118,19 @@ def audit(
     Raises:
         DeepSSIMError: With one line that says what to do.
     """
+    check_distinct({"real": real, "synthetic": synthetic, "holdout": holdout, "output": out})
     run = _Run(Path(out), options or AuditOptions(), progress or Silent())
-    check_distinct({"real": real, "synthetic": synthetic, "holdout": holdout})
-    real_store = run.real_store(Path(real), "real")
-    holdout_store = run.real_store(Path(holdout), "holdout") if holdout is not None else None
-    side: Synthetic
-    if Store.is_store(Path(synthetic)):
-        side = SyntheticStore(Store(Path(synthetic)))
-    else:
-        listing = list_images(synthetic, run.options.synthetic_images)
-        side = SyntheticImages(listing, run.encoder(), run.options.match.threads or None)
-    return run.finish(real_store, side, holdout_store)
+    with locked(run.out):
+        remove_leftovers(run.out)
+        real_store = run.real_store(Path(real), "real")
+        holdout_store = run.real_store(Path(holdout), "holdout") if holdout is not None else None
+        side: Synthetic
+        if Store.is_store(Path(synthetic)):
+            side = SyntheticStore(Store(Path(synthetic)))
+        else:
+            listing = list_images(synthetic, run.options.synthetic_images)
+            side = SyntheticImages(listing, run.encoder(), run.options.match.threads or None)
+        return run.finish(real_store, side, holdout_store)
 
 
 def score(
@@ -145,27 +147,29 @@ def score(
     Raises:
         StoreError: One of the folders is no whole store, or two are of different metrics.
     """
-    check_distinct({"real": real, "synthetic": synthetic, "holdout": holdout})
+    check_distinct({"real": real, "synthetic": synthetic, "holdout": holdout, "output": out})
     run = _Run(Path(out), options or AuditOptions(command="score"), progress or Silent())
-    holdout_store = Store(Path(holdout)) if holdout is not None else None
-    return run.finish(Store(Path(real)), SyntheticStore(Store(Path(synthetic))), holdout_store)
+    with locked(run.out):
+        remove_leftovers(run.out)
+        holdout_store = Store(Path(holdout)) if holdout is not None else None
+        return run.finish(Store(Path(real)), SyntheticStore(Store(Path(synthetic))), holdout_store)
 
 
 def check_distinct(paths: dict[str, str | Path | None]) -> None:
-    """Refuse two inputs that are the same or lie one in the other.
+    """Refuse two inputs, or an input and the output, that are the same or lie one in the other.
 
     Raises:
         UsageError: With both names.
     """
     known = [(name, Path(path)) for name, path in paths.items() if path is not None]
     for name, path in known:
-        if not path.exists():
+        if name != "output" and not path.exists():
             raise UsageError(f"the {name} input {path} does not exist")
     for i, (name, path) in enumerate(known):
         for other_name, other in known[:i]:
             a, b = path.resolve(), other.resolve()
             if a == b:
-                raise UsageError(f"{other_name} and {name} are the same: {path}; give two different sets of images")
+                raise UsageError(f"{other_name} and {name} are the same: {path}; give two different ones")
             if a.is_relative_to(b) or b.is_relative_to(a):
                 raise UsageError(f"{name} ({path}) and {other_name} ({other}) lie one in the other: separate them")
 
@@ -178,10 +182,9 @@ class _Run:
             raise UsageError(f"the share of skipped inputs lies between 0 and 1, not {options.max_skipped}")
         if out.exists() and not out.is_dir():
             raise UsageError(f"{out} is a file: name a folder for the results")
-        if out.is_dir() and any(out.iterdir()) and not _is_ours(out):
+        if out.is_dir() and any(p.name != LOCK for p in out.iterdir()) and not _is_ours(out):
             raise UsageError(f"{out} holds other files: name a new or an empty folder for the results")
         self.out, self.options, self.progress = make_private_folder(out), options, progress
-        remove_leftovers(out)
         self.started, self.clock = datetime.datetime.now(datetime.UTC), time.monotonic()
         self._encoder: Encoder | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from deepssim.errors import StoreError, UsageError
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
+LOCK = ".lock"
 
 
 def make_private_folder(path: Path) -> Path:
@@ -51,6 +53,24 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the lock goes with the process, however it ends.
+
+    Raises:
+        UsageError: Another process holds it.
+    """
+    descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, FILE_MODE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"another run is writing to {folder}: wait for it, or name another folder") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from deepssim.disk import make_private_folder, read_json, remove_leftovers, replacing, write_json
+from deepssim.disk import LOCK, locked, make_private_folder, read_json, remove_leftovers, replacing, write_json
 from deepssim.embed import EmbeddedChunk, Encoder, Record, embed_listing
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import READER_VERSION, Listing, Skipped, decoder_versions, listing_digest
@@ -375,7 +375,8 @@ def _clear(path: Path) -> None:
         raise UsageError(f"{path} holds other files ({strangers[0]}): name an empty or a new folder for the store")
     (path / MANIFEST).unlink(missing_ok=True)
     for entry in path.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if entry.name != LOCK:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def build_store(
@@ -405,7 +406,19 @@ def build_store(
         UsageError: The folder holds other files, or no image could be used.
     """
     say = status if status is not None else (lambda _: None)
-    make_private_folder(path)
+    with locked(make_private_folder(path)):
+        return _build(listing, encoder, path, shard_rows, threads, progress, say)
+
+
+def _build(
+    listing: Listing,
+    encoder: Encoder,
+    path: Path,
+    shard_rows: int,
+    threads: int | None,
+    progress: Callable[[int], None] | None,
+    say: Callable[[str], None],
+) -> Store:
     remove_leftovers(path)
     made_from = identity(listing, listing_digest(listing, threads=threads), encoder)
     builder = _Builder(path, made_from, listing, encoder)

@@ -283,3 +283,18 @@ def test_a_small_holdout_is_compared_with_as_many_real_images_by_person(cohort, 
     control = result.summary["control"]
     assert (control["n_images"], control["n_real_used"], control["drawn"]) == (8, 8, "by patient")
     assert sum(result.summary["histogram"]["holdout"]) == control["holdout"]["total"]
+
+
+def test_two_runs_do_not_write_to_one_folder(cohort, tmp_path):
+    from deepssim.disk import locked, make_private_folder
+
+    out = make_private_folder(tmp_path / "out")
+    with locked(out), pytest.raises(UsageError, match="another run"):
+        audit(cohort.real, cohort.synthetic, out)
+    assert audit(cohort.real, cohort.synthetic, out).summary["counts"]["real"]["images"] == 20
+
+
+def test_results_do_not_go_into_an_input(cohort):
+    with pytest.raises(UsageError, match="one in the other"):
+        audit(cohort.real, cohort.synthetic, cohort.real / "result")
+    assert not (cohort.real / "result").exists()

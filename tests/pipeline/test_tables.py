@@ -13,7 +13,9 @@ SCHEMA = pa.schema([("id", pa.string()), ("x", pa.int64())])
 
 
 def rows(start: int, n: int) -> pa.Table:
-    return pa.table({"id": [f"id-{i % 13}" for i in range(start, start + n)], "x": list(range(start, start + n))}, SCHEMA)
+    return pa.table(
+        {"id": [f"id-{i % 13}" for i in range(start, start + n)], "x": list(range(start, start + n))}, SCHEMA
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -59,7 +61,7 @@ def test_a_stream_hands_out_any_pieces_and_names_what_is_missing():
 
 
 def test_formulas_are_text_in_csv(tmp_path):
-    table = pa.table({"id": ["=1+1", "+x", "-x", "@x", "\tx", "plain,\n\"q\""]})
+    table = pa.table({"id": ["=1+1", "+x", "-x", "@x", "\tx", 'plain,\n"q"']})
     pq.write_table(table, tmp_path / "t.parquet")
     parquet_to_csv(tmp_path / "t.parquet", tmp_path / "t.csv")
     import csv
