@@ -22,9 +22,8 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "require":
-            if node.args and isinstance(node.args[0], ast.Constant):
-                found.add(str(node.args[0].value))
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "require":
+            found |= {str(argument.value) for argument in node.args[:1] if isinstance(argument, ast.Constant)}
     return found
 
 
