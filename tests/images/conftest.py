@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from deepssim.images import Image, ImageOptions, Skipped, list_images, read_tasks
 
 Reader = Callable[..., dict[str, Image | Skipped]]

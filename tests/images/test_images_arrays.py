@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deepssim.images import Image, ImageOptions, list_images, read_image, read_tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from deepssim.images import Image, ImageOptions, list_images, read_image, read_tasks
 
 DTYPES = ["?", "u1", "i1", "<u2", ">u2", "<i4", ">i4", "<u8", ">i8", "<f2", "<f4", ">f4", "<f8", ">f8"]
 

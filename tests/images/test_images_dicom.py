@@ -7,9 +7,10 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
+
 from deepssim.errors import ImageError
 from deepssim.images import Image, ImageOptions, read_image
-from PIL import Image as PillowImage
 
 pydicom = pytest.importorskip("pydicom")
 

@@ -9,12 +9,13 @@ import zlib
 
 import numpy as np
 import pytest
-from deepssim.errors import ImageError
-from deepssim.images import SKIP_CODES, Image, ImageOptions, Skipped, list_images, read_image, read_tasks
-from deepssim.images import frames as frames_module
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
+
+from deepssim.errors import ImageError
+from deepssim.images import SKIP_CODES, Image, ImageOptions, Skipped, list_images, read_image, read_tasks
+from deepssim.images import frames as frames_module
 
 SUFFIXES = ["png", "jpg", "tif", "bmp", "npy", "npz", "nii", "nii.gz", "dcm"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from deepssim.errors import MissingDependencyError, UsageError
 from deepssim.images import COUNTED_CODES, SKIP_CODES, ImageOptions, Skipped, decoder_versions, list_images
 

@@ -8,9 +8,10 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
+
 from deepssim.errors import ImageError, UsageError
 from deepssim.images import COUNTED_CODES, Image, ImageOptions, Skipped, list_images, read_image
-from PIL import Image as PillowImage
 
 nib = pytest.importorskip("nibabel")
 

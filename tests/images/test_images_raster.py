@@ -7,8 +7,9 @@ import struct
 
 import numpy as np
 import pytest
-from deepssim.images import Image, Skipped
 from PIL import Image as PillowImage
+
+from deepssim.images import Image, Skipped
 
 
 def luma_oracle(colour: np.ndarray) -> np.ndarray:

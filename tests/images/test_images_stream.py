@@ -8,10 +8,11 @@ import threading
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
+
 from deepssim.errors import ImageError, UsageError
 from deepssim.images import Image, ImageOptions, list_images, listing_digest, read_image, read_tasks, stream
 from deepssim.images.frames import Budget
-from PIL import Image as PillowImage
 
 
 @pytest.fixture

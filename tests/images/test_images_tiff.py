@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from deepssim.images import Image, Skipped
 
 MINUS = {"u": lambda a: np.iinfo(a.dtype).max - a, "f": lambda a: -a}

@@ -7,6 +7,7 @@ Only the small JSON files are read here; the tables, which may have tens of mill
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from deepssim.report.fields import Fields, ReportError, read_json, read_versioned
@@ -186,9 +187,12 @@ def _rate(fields: Fields, *, count: str, total: int | None = None, level: float 
     n_total = fields.count("total") if total is None else total
     if n_found > n_total:
         raise ReportError(f"summary.json: {count} is {n_found}, more than the {n_total} there are; run again")
+    n_exact = fields.count_or_none("exact")
+    if n_exact is not None and n_exact > n_found:
+        raise ReportError(f"summary.json: exact is {n_exact}, more than the {n_found} of {count}; run again")
     return Rate(
         count=n_found,
-        exact=fields.count_or_none("exact"),
+        exact=n_exact,
         total=n_total,
         rate=fields.number_or_none("rate", 0, 1),
         interval=fields.bounds("interval"),
@@ -216,7 +220,10 @@ def _thresholds(fields: Fields) -> Thresholds:
 
 def _set_counts(fields: Fields) -> SetCounts:
     return SetCounts(
-        fields.count("images"), fields.count_or_none("groups"), fields.count("skipped"), fields.count("ignored")
+        fields.count("images"),
+        fields.count_or_none("groups"),
+        fields.count("skipped"),
+        fields.count("ignored"),
     )
 
 
@@ -243,7 +250,7 @@ def _control(fields: Fields | None, flagged: Rate) -> Control | None:
 
 def _histogram(fields: Fields, where: Path) -> Histogram:
     edges = fields.numbers("edges")
-    if len(edges) < 2 or any(a >= b for a, b in zip(edges, edges[1:], strict=False)):  # noqa: PLR2004
+    if len(edges) < 2 or any(a >= b for a, b in pairwise(edges)):
         raise ReportError(f"{where}: histogram: edges must rise; the file is damaged, run the audit again")
     matched = None if fields.is_null("real_matched") else fields.counts("real_matched")
     holdout = None if fields.is_null("holdout") else fields.counts("holdout")
@@ -279,14 +286,10 @@ def read_summary(folder: Path) -> Summary:
         flagged=flagged,
         copied=_rate(top.fields("real_copied"), count="copied"),
         patients=None if patients is None else _rate(patients, count="copied"),
-        pairs=PairCounts(
-            pairs.count("near"), pairs.count("exact"), pairs.count("listed"), pairs.flag("truncated")
-        ),
+        pairs=PairCounts(pairs.count("near"), pairs.count("exact"), pairs.count("listed"), pairs.flag("truncated")),
         control=_control(top.fields_or_none("control"), flagged),
         histogram=_histogram(top.fields("histogram"), path),
-        verdict=Verdict(
-            verdict.one_of("level", LEVELS), verdict.text("sentence"), verdict.texts("details")
-        ),
+        verdict=Verdict(verdict.one_of("level", LEVELS), verdict.text("sentence"), verdict.texts("details")),
         limits=top.texts("limits"),
         warnings=top.texts("warnings"),
     )

@@ -147,7 +147,7 @@ class Fields:
         if self.is_null(key):
             return None
         values = self.numbers(key)
-        if len(values) != 2 or not 0 <= values[0] <= values[1] <= 1:  # noqa: PLR2004
+        if len(values) != 2 or not 0 <= values[0] <= values[1] <= 1:
             raise self._bad(key, "must be two fractions, the lower first")
         return values[0], values[1]
 

@@ -133,12 +133,12 @@ class _Counts:
         self.is_log = highest > LINEAR_UP_TO
         self._height = height
         if self.is_log:
-            steps = (1, 3) if highest < 300 else (1,)  # noqa: PLR2004
+            steps = (1, 3) if highest < 300 else (1,)
             powers = range(int(math.log10(highest)) + 1)
             self.ticks = [0, *(m * 10**power for power in powers for m in steps if m * 10**power <= highest)]
             self._top = math.log10(1 + highest)
         else:
-            step = 1 if highest <= 4 else 2 if highest <= 8 else 3  # noqa: PLR2004
+            step = 1 if highest <= 4 else 2 if highest <= 8 else 3
             self.ticks = list(range(0, max(highest, 1) + 1, step))
             self._top = float(max(highest, 1))
 
@@ -189,7 +189,7 @@ def _bars(bins: Bins, counts: Sequence[int], plot: _Plot, scale: _Counts, sign: 
             low, high = max(start, bounds[zone]), min(stop, bounds[zone + 1])
             if low < high:
                 x0, x1 = plot.x(low), plot.x(high)
-                gap = 0.6 if x1 - x0 > 3 else 0.0  # noqa: PLR2004
+                gap = 0.6 if x1 - x0 > 3 else 0.0
                 paths[zone] += f"M{x0 + gap / 2:.2f} {plot.base:.2f}V{top:.2f}H{x1 - gap / 2:.2f}V{plot.base:.2f}Z"
     return paths
 
@@ -209,7 +209,14 @@ def _zones(plot: _Plot, marks: Sequence[Mark], top: float, bottom: float) -> lis
         x = plot.x(mark.value)
         label_y = top - 9 - 18 * row
         parts.append(
-            _tag("rect", class_=f"zone zone-{mark.kind}", x=x, y=top, width=max(plot.x(end) - x, 0.0), height=bottom - top)
+            _tag(
+                "rect",
+                class_=f"zone zone-{mark.kind}",
+                x=x,
+                y=top,
+                width=max(plot.x(end) - x, 0.0),
+                height=bottom - top,
+            )
         )
         parts.append(_tag("line", class_=f"line line-{mark.kind}", x1=x, x2=x, y1=label_y - 9, y2=bottom))
         is_right = x > (plot.left + plot.right) / 2
@@ -227,13 +234,22 @@ def _axes(plot: _Plot, scale: _Counts, sides: Sequence[int], bottom: float) -> l
             y = plot.base - sign * scale(tick)
             parts.append(_tag("line", class_="axis" if tick == 0 else "grid", x1=plot.left, x2=plot.right, y1=y, y2=y))
             parts.append(_tag("text", text.count(tick), class_="tick", x=plot.left - 8, y=y + 4, text_anchor="end"))
-    values = _score_ticks(plot.low, plot.high, 8 if plot.right - plot.left > 480 else 4)  # noqa: PLR2004
+    values = _score_ticks(plot.low, plot.high, 8 if plot.right - plot.left > 480 else 4)
     step = values[1] - values[0] if len(values) > 1 else 1.0
     digits = max(1, math.ceil(-math.log10(step) - 1e-9))
     for value in values:
         x = plot.x(value)
         parts.append(_tag("line", class_="axis", x1=x, x2=x, y1=bottom, y2=bottom + 5))
-        parts.append(_tag("text", text.decimal(value + 0.0, digits), class_="tick", x=x, y=bottom + 20, text_anchor="middle"))
+        parts.append(
+            _tag(
+                "text",
+                text.decimal(value + 0.0, digits),
+                class_="tick",
+                x=x,
+                y=bottom + 20,
+                text_anchor="middle",
+            )
+        )
     return parts
 
 
@@ -306,14 +322,21 @@ def comparison(bars: Sequence[Bar], *, width: int, uid: str) -> Markup:
     for tick in ticks:
         parts.append(_tag("line", class_="axis" if tick == 0 else "grid", x1=x(tick), x2=x(tick), y1=4, y2=height - 26))
         anchor = "start" if tick == 0 else "middle"
-        label = text.percent(tick, digits if tick * 100 % 1 > 1e-9 else 0)  # noqa: PLR2004
+        label = text.percent(tick, digits if tick * 100 % 1 > 1e-9 else 0)
         parts.append(_tag("text", label, class_="tick", x=x(tick), y=height - 8, text_anchor=anchor))
     for index, bar in enumerate(bars):
         y = row * index + 28.0
         parts.append(_tag("text", bar.name, class_="side", x=left + 6, y=y - 8))
         parts.append(_tag("text", bar.label, class_="tick", x=right, y=y - 8, text_anchor="end"))
         parts.append(
-            _tag("rect", class_=f"bar bar-{bar.kind}", x=left, y=y, width=max(x(bar.rate) - left, 1.5), height=bar_height)
+            _tag(
+                "rect",
+                class_=f"bar bar-{bar.kind}",
+                x=left,
+                y=y,
+                width=max(x(bar.rate) - left, 1.5),
+                height=bar_height,
+            )
         )
         if bar.interval:
             low, up, middle = x(bar.interval[0]), x(bar.interval[1]), y + bar_height / 2
@@ -335,7 +358,11 @@ def legend(stops: Sequence[tuple[float, tuple[int, int, int]]], *, uid: str) -> 
     """
     low, high = stops[0][0], stops[-1][0]
     colours = [
-        _tag("stop", offset=f"{(value - low) / (high - low):.3f}", stop_color="#{:02x}{:02x}{:02x}".format(*rgb))
+        _tag(
+            "stop",
+            offset=f"{(value - low) / (high - low):.3f}",
+            stop_color="#{:02x}{:02x}{:02x}".format(*rgb),
+        )
         for value, rgb in stops
     ]
     parts = [

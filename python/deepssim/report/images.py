@@ -92,7 +92,8 @@ def standardise(picture: Image.Image) -> NDArray[np.float32]:
     spread = values.std()
     if spread == 0:
         return np.zeros(values.shape, np.float32)
-    return ((values - values.mean()) / spread).astype(np.float32)
+    scaled: NDArray[np.float32] = ((values - values.mean()) / spread).astype(np.float32)
+    return scaled
 
 
 def difference(real: Image.Image, synthetic: Image.Image) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deepssim.images import COUNTED_CODES, SKIP_CODES
 from deepssim.report import images, text
 from deepssim.report.data import SETS, Pair, Rate, Run, Summary
 from deepssim.report.pseudonyms import WITHHELD, Names
@@ -13,22 +14,7 @@ from deepssim.report.view import Cell, Column, TableView, threshold_text
 TOP = 20
 TOP_SKIPPED = 100
 
-# Files that are left out on purpose: no images at all, or the empty slices at the ends of a volume.
-UNCOUNTED = frozenset({"ignored", "blank"})
-_MEANINGS = {
-    "ignored": "not an image file",
-    "blank": "empty slice at the end of a volume",
-    "empty": "file of zero bytes",
-    "unreadable": "cannot be read",
-    "truncated": "cut short",
-    "constant": "every pixel has the same value",
-    "not_finite": "holds NaN or infinity",
-    "too_large": "more pixels than allowed",
-    "unsupported": "kind of image that is not read",
-    "outside": "link that leaves the folder",
-    "missing": "named in the manifest, not there",
-}
-LABEL_WORDS = {"exact": "exact duplicate", "near": "near duplicate", "unrelated": "under the threshold"}
+UNCOUNTED = frozenset(SKIP_CODES) - COUNTED_CODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +23,6 @@ class PairView:
 
     rank: int
     label: str
-    label_words: str
     score: str
     real: str
     synthetic: str
@@ -88,7 +73,6 @@ def _pair_view(rank: int, pair: Pair, names: Names, *, with_images: bool) -> Pai
     return PairView(
         rank=rank,
         label=pair.label,
-        label_words=LABEL_WORDS[pair.label],
         score=text.score(pair.score),
         real=names.of("real", pair.real_id),
         synthetic=names.of("synthetic", pair.synthetic_id),
@@ -121,13 +105,16 @@ def pairs_view(summary: Summary, pairs: list[Pair], names: Names, *, with_images
         title = "The worst pairs"
         kinds = f"{text.count(total.exact)} exact, {text.count(total.near)} near"
         what = f"{text.plural(n_over, 'pair')} over the threshold ({kinds})."
-        notes.append(what if len(shown) >= n_over else f"{what} The {len(shown)} with the highest scores are shown.")
+        n_shown = sum(pair.label != "unrelated" for pair in pairs)
+        notes.append(what if n_shown >= n_over else f"{what} {n_shown} of those with the highest scores are shown.")
+        if n_shown < len(pairs):
+            notes.append(f"{text.plural(len(pairs) - n_shown, 'more pair')} under the threshold, for comparison.")
     else:
         title = "Nearest pairs (none is over the threshold)"
         notes.append("The highest scores of the audit, so that the eye can check what the figures say.")
     if total.is_truncated:
         notes.append(
-            f"The tables list {text.count(total.listed)} of these pairs, those with the highest scores; "
+            f"The tables list {text.count(total.listed)} of these pairs, the nearest ones of each synthetic image; "
             "the counts cover all."
         )
     if not with_images:
@@ -143,10 +130,10 @@ def pairs_view(summary: Summary, pairs: list[Pair], names: Names, *, with_images
 def _pairs_table(title: str, pairs: tuple[PairView, ...]) -> TableView | None:
     if not pairs:
         return None
-    columns = (Column("Score", "number"), Column("Label", "label"), Column("Real image", "name"),
+    columns = (Column("Label", "label"), Column("Score", "number"), Column("Real image", "name"),
                Column("Patient", "name"), Column("Synthetic image", "name"))  # fmt: skip
     rows = tuple(
-        (Cell(one.score, "number"), Cell(one.label, "label"), Cell(one.real, "name"),
+        (Cell(one.label, "label"), Cell(one.score, "number"), Cell(one.real, "name"),
          Cell(text.DASH if one.patient is None else one.patient, "name"), Cell(one.synthetic, "name"))
         for one in pairs
     )  # fmt: skip
@@ -195,7 +182,8 @@ def real_images_view(rate: Rate, rows: list[Row], n_rows: int, names: Names) -> 
     if not rows:
         return Listing(None, f"None of {text.plural(rate.total, 'real image')} is in a pair over the threshold.")
     columns = (Column("Real image", "name"), Column("Patient", "name"), Column("Exact pairs", "number"),
-               Column("Near pairs", "number"), Column("Best score", "number"), Column("Nearest synthetic image", "name"))  # fmt: skip
+               Column("Near pairs", "number"), Column("Best score", "number"),
+               Column("Nearest synthetic", "name"))  # fmt: skip
     cells = tuple(
         (
             Cell(names.of("real", row["real_id"]), "name", _other_path(row, names)),
@@ -223,7 +211,7 @@ def skipped_view(skips: Skips | None, names: Names) -> SkippedView:
         return SkippedView(None, None, None)
 
     def meaning(code: str) -> str:
-        return _MEANINGS.get(code, "other reason" if names.is_pseudonymous else code)
+        return SKIP_CODES.get(code, "other reason" if names.is_pseudonymous else code)
 
     def counts(title: str, *, is_counted: bool) -> TableView | None:
         found = sorted(
@@ -232,7 +220,11 @@ def skipped_view(skips: Skips | None, names: Names) -> SkippedView:
             if (code not in UNCOUNTED) == is_counted
         )
         rows = tuple((Cell(part), Cell(why), Cell(text.count(n), "number")) for _, part, why, n in found)
-        return TableView(title, (Column("Set"), Column("Reason"), Column("Files or frames", "number")), rows) if rows else None
+        return (
+            TableView(title, (Column("Set"), Column("Reason"), Column("Files or frames", "number")), rows)
+            if rows
+            else None
+        )
 
     rows = tuple(
         (
@@ -289,7 +281,7 @@ def provenance(summary: Summary, run: Run, names: Names) -> tuple[Facts, ...]:
             ("found on", limits.domain and names.free(limits.domain), False),
             ("base size", None if limits.base_size is None else text.plural(limits.base_size, "image"), False),
             ("false alarms", None if rate is None else text.percent(rate, text.percent_digits([rate])), False),
-            ("how", limits.how and names.free(limits.how), False),
+            ("how", limits.how and text.prose(names.free(limits.how)), False),
         ]),
     ]  # fmt: skip
     blocks += [_input(name, summary, run, names) for name in SETS if name in run.inputs]

@@ -30,9 +30,12 @@ _PATHS = re.compile(
 )
 # The words that options take by themselves; any other word may be the name of a person or a machine.
 _WORDS = frozenset(
-    "auto none parent middle all axial coronal sagittal cpu cuda cosine pearson l2 embedding verified "
-    "image patient real synthetic holdout near exact array parquet".split()
-)
+    {
+        "auto", "none", "parent", "middle", "all", "axial", "coronal", "sagittal", "cpu", "cuda",
+        "cosine", "pearson", "l2", "embedding", "verified", "image", "patient", "real", "synthetic",
+        "holdout", "near", "exact", "array", "parquet",
+    }
+)  # fmt: skip
 
 
 class Names(Protocol):
@@ -58,7 +61,7 @@ class PlainNames:
 
     is_pseudonymous = False
 
-    def of(self, kind: str, value: str) -> str:  # noqa: ARG002
+    def of(self, kind: str, value: str) -> str:
         """Return the name itself."""
         return value
 
@@ -97,13 +100,13 @@ class Pseudonyms:
         """Return the pseudonym, such as ``P-3f09a1c2d4``.
 
         >>> Pseudonyms(bytes(32)).of("patient", "sub-01")
-        'P-28f3f89e0f'
+        'P-a2ce27248b'
         """
         message = f"{kind}\0{value}".encode("utf-8", "surrogatepass")
         digest = hmac.new(self._key, message, hashlib.sha256).hexdigest()
         return f"{_LETTERS.get(kind, 'X')}-{digest[:_HEX_DIGITS]}"
 
-    def path(self, value: str) -> str | None:  # noqa: ARG002
+    def path(self, value: str) -> str | None:
         """Return None: paths carry names of patients and machines."""
         return None
 
@@ -111,7 +114,7 @@ class Pseudonyms:
         """Return the text with known names replaced and paths taken out.
 
         >>> Pseudonyms(bytes(32), [("patient", "sub-01")]).free("see sub-01 in /data/x.png")
-        'see P-28f3f89e0f in [path withheld]'
+        'see P-a2ce27248b in [path withheld]'
         """
         if self._known is not None:
             text = self._known.sub(lambda match: self.of(self._kinds[match[0]], match[0]), text)
@@ -134,11 +137,11 @@ def names_in(text: str, names: Iterable[tuple[str, str]]) -> set[tuple[str, str]
     Names that are mere words of the report would wreck it: those shorter than four characters and numbers
     below 10,000, which a sentence full of counts holds by chance, are left alone.
     """
-    return {(kind, name) for kind, name in names if len(name) > 3 and name in text and not _is_small(name)}  # noqa: PLR2004
+    return {(kind, name) for kind, name in names if len(name) > 3 and name in text and not _is_small(name)}
 
 
 def _is_small(name: str) -> bool:
-    return name.isdecimal() and len(name) < 5  # noqa: PLR2004
+    return name.isdecimal() and len(name) < 5
 
 
 def folder_key(folder: Path) -> bytes:

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from deepssim.errors import UsageError
 from deepssim.report import figures, images, listings, tables, text, view
-from deepssim.report.data import MAX_PAIRS, Pair, Run, Summary, read_pairs, read_run, read_summary
+from deepssim.report.data import LABELS, MAX_PAIRS, Pair, Run, Summary, read_pairs, read_run, read_summary
 from deepssim.report.fields import ReportError
 from deepssim.report.pseudonyms import KEY_NAME, Names, PlainNames, Pseudonyms, folder_key, names_in
 
@@ -52,9 +52,7 @@ class Page:
     exact: str
 
 
-def write_report(
-    folder: Path, *, with_images: bool = True, pseudonyms: bool = False, out: Path | None = None
-) -> Path:
+def write_report(folder: Path, *, with_images: bool = True, pseudonyms: bool = False, out: Path | None = None) -> Path:
     """Write the report of a finished audit as one HTML file that needs no network.
 
     Only the files of the folder are read, so a report can be made again years later without the images. The
@@ -127,10 +125,7 @@ def _finalize(value: object) -> object:
 def policy(css: str) -> str:
     """Return the content-security policy: nothing may load or run but this one style and data pictures."""
     digest = base64.b64encode(hashlib.sha256(css.encode("utf-8")).digest()).decode("ascii")
-    return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 def _open_tables(folder: Path, summary: Summary) -> dict[str, tables.Table]:
@@ -183,13 +178,12 @@ def _pairs(folder: Path, found: dict[str, tables.Table]) -> list[Pair]:
     if not rows and "matches.parquet" in found:
         rows = found["matches.parquet"].top(["score"], MAX_PAIRS, only=("rank", 1))
     return [
-        Pair(row["real_id"], row["synthetic_id"], row["real_group"], row["score"], _label(row["label"]))
-        for row in rows
+        Pair(row["real_id"], row["synthetic_id"], row["real_group"], row["score"], _label(row["label"])) for row in rows
     ]
 
 
 def _label(value: str) -> str:
-    if value not in listings.LABEL_WORDS:
+    if value not in LABELS:
         raise ReportError(f"a table of the folder has the label {value!r}, which no audit writes; run it again")
     return value
 
@@ -234,7 +228,14 @@ def _sentences(lines: tuple[str, ...], names: Names) -> tuple[str, ...]:
 
 
 def _page(
-    folder: Path, summary: Summary, run: Run, found: dict[str, tables.Table], names: Names, css: str, *, with_images: bool
+    folder: Path,
+    summary: Summary,
+    run: Run,
+    found: dict[str, tables.Table],
+    names: Names,
+    css: str,
+    *,
+    with_images: bool,
 ) -> Page:
     patients, n_patients = _top(found, "patients.parquet")
     real_images, n_real_images = _top(found, "real_images.parquet")
@@ -244,7 +245,7 @@ def _page(
     versions = {key: text.plain(value) for key, value in run.versions}
     return Page(
         policy=policy(css),
-        css=Markup(css),  # noqa: S704
+        css=Markup(css),
         version=names.free(versions.get("deepssim", "")),
         banner=banner(with_images=with_images, pseudonyms=names.is_pseudonymous),
         finished=text.moment(run.finished),

@@ -150,7 +150,9 @@ class Table:
 
     def _take(self, rows: Sequence[int]) -> list[Row]:
         """Return rows by their number, in the order asked for."""
-        wanted, found, start = set(rows), {}, 0
+        wanted = set(rows)
+        found: dict[int, Row] = {}
+        start = 0
         for group in range(self._file.num_row_groups):
             n_rows = self._file.metadata.row_group(group).num_rows
             if any(start <= row < start + n_rows for row in wanted):

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 
 from markupsafe import Markup, escape
 
@@ -31,27 +32,40 @@ _MONTHS = (
 )  # fmt: skip
 
 
+def _is_hidden(char: str, marks: int, *, is_first: bool) -> bool:
+    """Say whether a character is shown as its code point; `marks` is the run of marks up to it."""
+    if unicodedata.category(char) in _HIDDEN or marks > _MAX_MARKS:
+        return True
+    # A mark at the start would join whatever stands before the text on the page.
+    return is_first and marks > 0
+
+
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """Split `text` into (piece, is_code_point); a code-point piece is one hidden character, as ``U+202E``."""
+    """Split `text` into (piece, is_code_point); runs of one hidden character become ``U+202E x 3``."""
     plain: list[str] = []
     marks = 0
-    for char in text:
-        is_mark = unicodedata.category(char).startswith("M")
-        marks = marks + 1 if is_mark else 0
-        # A mark at the start would join whatever stands before the text on the page.
-        if unicodedata.category(char) in _HIDDEN or marks > _MAX_MARKS or (is_mark and not plain):
+    for char, run in groupby(text):
+        n_run = len(list(run))
+        n_shown = 0
+        for _ in range(n_run):
+            marks = marks + 1 if unicodedata.category(char).startswith("M") else 0
+            if _is_hidden(char, marks, is_first=not plain):
+                break
+            plain.append(char)
+            n_shown += 1
+        if n_shown < n_run:
+            marks += n_run - n_shown - 1 if marks else 0
             if plain:
                 yield "".join(plain), False
                 plain = []
-            yield f"U+{ord(char):04X}", True
-        else:
-            plain.append(char)
+            times = f" \u00d7 {n_run - n_shown}" if n_run - n_shown > 1 else ""
+            yield f"U+{ord(char):04X}{times}", True
     if plain:
         yield "".join(plain), False
 
 
 def visible(text: str) -> str:
-    """Return `text` with every hidden or reordering character written as ``[U+XXXX]``.
+    r"""Return `text` with every hidden or reordering character written as ``[U+XXXX]``.
 
     Args:
         text: Any string, also with lone surrogates.
@@ -59,18 +73,18 @@ def visible(text: str) -> str:
     Returns:
         A string that can be encoded as UTF-8 and reads in the order in which it is stored. It is not HTML.
 
-    >>> visible("scan\\u202egnp.exe")
+    >>> visible("scan\u202egnp.exe")
     'scan[U+202E]gnp.exe'
     """
     return "".join(f"[{piece}]" if is_code else piece for piece, is_code in _pieces(text))
 
 
 def markup(text: str) -> Markup:
-    """Return `text` as escaped HTML, hidden characters as marked code points.
+    r"""Return `text` as escaped HTML, hidden characters as marked code points.
 
     The mark (an element of class ``esc``) tells a real U+202E from a name that spells out "U+202E".
 
-    >>> markup("<b>\\u200b")
+    >>> markup("<b>\u200b")
     Markup('&lt;b&gt;<span class="esc">U+200B</span>')
     """
     parts = [
@@ -95,18 +109,20 @@ def shorten(text: str, limit: int) -> str:
 
 
 def prose(text: str) -> str:
-    """Return a sentence with narrow no-break spaces where a plain space stands before ``%``.
+    r"""Return a sentence with narrow no-break spaces before ``%`` and, for commas, between thousands.
 
-    >>> prose("2.4 % of them") == "2.4\\u202f% of them"
+    >>> prose("2.4 % of 1,200") == "2.4\u202f% of 1\u202f200"
     True
     """
-    return re.sub(r"(?<=\d) %", NARROW + "%", text)
+    spaced = re.sub(r"(?<=\d) %", NARROW + "%", text)
+    spaced = re.sub(r"\bp = (?=\d)", f"p{NO_BREAK}={NO_BREAK}", spaced)
+    return re.sub(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?![\w,])", lambda match: match[0].replace(",", NARROW), spaced)
 
 
 def count(value: int) -> str:
-    """Return a whole number with narrow spaces between thousands.
+    r"""Return a whole number with narrow spaces between thousands.
 
-    >>> count(1234567) == "1\\u202f234\\u202f567"
+    >>> count(1234567) == "1\u202f234\u202f567"
     True
     """
     return f"{value:,}".replace(",", NARROW).replace("-", MINUS)
@@ -118,12 +134,15 @@ def decimal(value: float, digits: int) -> str:
 
 
 def score(value: float) -> str:
-    """Return a score with the four decimals that all scores of a report share.
+    """Return a score with four decimals, cut off and not rounded.
 
-    >>> score(0.97)
-    '0.9700'
+    So 0.99997 does not read as a perfect score, nor one just under a threshold as one at it.
+
+    >>> score(0.97), score(0.99997), score(0.9899999)
+    ('0.9700', '0.9999', '0.9900')
     """
-    return decimal(value, 4)
+    # The tolerance is above the error of float32 (6e-8) and far below the last decimal.
+    return decimal(math.floor(value * 1e4 + 1e-2) / 1e4, 4)
 
 
 def threshold(value: float) -> str:
@@ -142,12 +161,12 @@ def percent_digits(values: Sequence[float]) -> int:
     One number for a rate and its interval keeps the three comparable.
     """
     # A Wilson interval of 0 events starts at some 1e-17, which is no reason for decimals.
-    smallest = min((value for value in values if value > 1e-6), default=1.0)  # noqa: PLR2004
+    smallest = min((value for value in values if value > 1e-6), default=1.0)
     return next((digits for digits in range(1, 4) if smallest * 100 >= 10.0**-digits), 4)
 
 
 def percent(value: float, digits: int = 1, *, towards: str = "nearest") -> str:
-    """Return a fraction as per cent.
+    r"""Return a fraction as per cent.
 
     Args:
         value: A fraction, 0 to 1.
@@ -155,7 +174,7 @@ def percent(value: float, digits: int = 1, *, towards: str = "nearest") -> str:
         towards: ``"nearest"``, ``"up"`` or ``"down"``. Bounds of an interval are rounded outwards, so that
             "at most 0.6 %" stays true.
 
-    >>> percent(0.00561, towards="up") == "0.6\\u202f%"
+    >>> percent(0.00561, towards="up") == "0.6\u202f%"
     True
     """
     scaled = value * 100 * 10**digits
@@ -178,21 +197,21 @@ def p_value(value: float) -> str:
     >>> p_value(0.00049), p_value(1e-9)
     ('p = 0.0005', 'p < 0.0001')
     """
-    if value < 1e-4:  # noqa: PLR2004
+    if value < 1e-4:
         return "p < 0.0001"
-    return f"p = {value:.4f}" if value < 0.1 else f"p = {value:.2f}"  # noqa: PLR2004
+    return f"p = {value:.4f}" if value < 0.1 else f"p = {value:.2f}"
 
 
 def duration(seconds: float) -> str:
-    """Return a time span in the largest two units that matter.
+    r"""Return a time span in the largest two units that matter.
 
-    >>> duration(3725.2) == "1\\u202fh 2\\u202fmin"
+    >>> duration(3725.2) == "1\u202fh 2\u202fmin"
     True
     """
-    if seconds < 60:  # noqa: PLR2004
+    if seconds < 60:
         return f"{seconds:.1f}{NARROW}s"
     minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:  # noqa: PLR2004
+    if minutes < 60:
         return f"{minutes}{NARROW}min {rest}{NARROW}s"
     hours, minutes = divmod(minutes, 60)
     return f"{count(hours)}{NARROW}h {minutes}{NARROW}min"
@@ -220,14 +239,15 @@ def plain(value: object) -> str:
         return DASH
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return str(value).replace("-", MINUS)  # a seed or a version is no amount: no thousands
-    if isinstance(value, float):
-        return f"{value:g}".replace("-", MINUS)
-    if isinstance(value, list | tuple):
-        return ", ".join(plain(item) for item in value) or DASH
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) or DASH
+    if isinstance(value, int | float):
+        # A seed or a number of threads is no amount: no spaces between thousands.
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        return shown.replace("-", MINUS)
+    if isinstance(value, list | tuple | dict):
+        items = (
+            [f"{key}: {plain(item)}" for key, item in value.items()] if isinstance(value, dict) else map(plain, value)
+        )
+        return ", ".join(items) or DASH
     return str(value)
 
 

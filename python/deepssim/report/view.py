@@ -14,7 +14,7 @@ WIDE, NARROW = 900, 340
 
 WORDS = {
     "copies": "Copies found",
-    "suspect": "Possible copies",
+    "suspect": "Inconclusive",
     "none_found": "No copy found",
     "incomplete": "Incomplete",
 }
@@ -23,7 +23,7 @@ _COMPARISONS = {">=": "\u2265", "<=": "\u2264", ">": ">", "<": "<"}
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell; `kind` is ``text``, ``number``, ``name``, ``code`` or ``label``; `sub` a second, quieter line."""
+    """One cell; `kind` is ``text``, ``number``, ``name`` or ``label``; `sub` a second, quieter line."""
 
     text: str
     kind: str = "text"
@@ -95,7 +95,7 @@ def rate_text(rate: Rate) -> str:
     if rate.interval is None:
         return f"{text.percent(value)}, no interval known"
     digits = text.percent_digits([value, *rate.interval])
-    level = text.percent(rate.level, 0 if abs(rate.level * 100 % 1) < 1e-9 else 1)  # noqa: PLR2004
+    level = text.percent(rate.level, 0 if abs(rate.level * 100 % 1) < 1e-9 else 1)
     low, high = rate.interval
     if rate.count == 0:
         return f"at most {text.percent(high, digits, towards='up')} with {level} confidence"
@@ -125,17 +125,19 @@ def cards(summary: Summary) -> tuple[Card, ...]:
     """Return the key figures: synthetic images, real images, patients, control."""
     flagged, copied, patients, control = summary.flagged, summary.copied, summary.patients, summary.control
 
-    def split(exact: int | None, near: int) -> tuple[str, ...]:
-        return () if exact is None else (f"{text.count(exact)} exact, {text.count(near)} near only",)
+    def split(rate: Rate) -> tuple[str, ...]:
+        if rate.exact is None or rate.count == 0:
+            return ()
+        return (f"{text.count(rate.exact)} exact, {text.count(rate.count - rate.exact)} near only",)
 
     found = [
         Card("Synthetic images flagged", text.count(flagged.count), f"of {text.count(flagged.total)}",
-             (rate_text(flagged), *split(flagged.exact, flagged.count - (flagged.exact or 0)))),
+             (rate_text(flagged), *split(flagged))),
         Card("Real images reproduced", text.count(copied.count), f"of {text.count(copied.total)}",
-             (rate_text(copied), *split(copied.exact, copied.count - (copied.exact or 0)))),
+             (rate_text(copied), *split(copied))),
     ]  # fmt: skip
     if patients is None:
-        why = "No patient is known, so no figure per patient is given."
+        why = "The patient is not known for every real image, so no figure per patient is given."
         found.append(Card("Patients reproduced", "not known", "", (why,), is_known=False))
     else:
         unit = f"of {text.count(patients.total)}"
@@ -186,43 +188,52 @@ def control_view(summary: Summary, names: Names) -> ControlView:
         _control_sentence(control),
         _control_figure(control),
         tuple(_control_notes(control)) + ((calibration,) if calibration else ()),
-        tuple(names.free(one) for one in control.warnings),
+        tuple(text.prose(names.free(one)) for one in control.warnings),
     )
 
 
 def _control_sentence(control: Control) -> str:
+    real, holdout = control.real, control.holdout
     return (
-        f"{text.count(control.real.count)} of {text.plural(control.real.total, 'synthetic image')} "
-        f"{'is' if control.real.count == 1 else 'are'} flagged against real images, {text.count(control.holdout.count)} "
-        f"against equally many images that the generator never saw."
+        f"{text.count(real.count)} of {text.plural(real.total, 'synthetic image')} "
+        f"{'is' if real.count == 1 else 'are'} flagged against real images, {text.count(holdout.count)} "
+        "against equally many images that the generator never saw."
     )
 
 
 def _control_notes(control: Control) -> list[str]:
     drawn = "" if control.n_real_used == 0 else f", drawn {control.drawn}"
+    real, holdout = text.plural(control.n_real_used, "real image"), text.plural(control.n_images, "holdout image")
     notes = [
-        f"Both sides have the same synthetic images and a base of the same size: "
-        f"{text.plural(control.n_real_used, 'real image')}{drawn}, and {text.plural(control.n_images, 'holdout image')}. "
-        "The figures for all real images, above, are therefore higher than those here.",
+        f"Both sides have the same synthetic images and a base of the same size: {real}{drawn}, and {holdout}. "
+        "The figures above are for all real images and may therefore be higher.",
         f"Flagged against real images only: {text.count(control.only_real)}; against holdout images only: "
         f"{text.count(control.only_holdout)}; against both: {text.count(control.both)}.",
     ]
     if control.p_value is not None:
         notes.append(
-            f"One-sided exact sign test on the synthetic images flagged on one side only: {text.p_value(control.p_value)}. "
-            "It asks whether so many more flags against real images could come by chance alone."
+            "One-sided exact sign test on the synthetic images flagged on one side only: "
+            f"{text.p_value(control.p_value)}. It asks whether so many "
+            "more flags against real images could come by chance alone."
         )
     return notes
 
 
 def _control_figure(control: Control) -> Figure:
-    sides = (("Real images", control.n_real_used, control.real), ("Holdout images", control.n_images, control.holdout))
+    sides = (
+        ("Real images", control.n_real_used, control.real),
+        ("Holdout images", control.n_images, control.holdout),
+    )
     bars, rows = [], []
     for (name, n_base, rate), kind in zip(sides, ("real", "holdout"), strict=True):
         value = rate.rate if rate.rate is not None else rate.count / max(rate.total, 1)
         label = f"{text.count(rate.count)} of {text.count(rate.total)}"
         bars.append(figures.Bar(name, label, value, rate.interval, kind))
-        cells = (text.count(n_base), text.count(rate.count), "\u2013" if rate.exact is None else text.count(rate.exact))
+        cells = (
+            text.count(n_base),
+            text.count(rate.count),
+            "\u2013" if rate.exact is None else text.count(rate.exact),
+        )
         numbers = [Cell(cell, "number") for cell in cells]
         rows.append((Cell(name), *numbers, Cell(rate_text(rate))))
     columns = (Column("Base"), Column("Images in it", "number"), Column("Flagged", "number"),
