@@ -69,6 +69,10 @@ def percent(share: float) -> str:
     return f"{value:.2f} %" if 0 < value < 1 else f"{value:.1f} %"
 
 
+def _p_text(p: float) -> str:
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
+
+
 def _rate_dict(rate: Rate) -> dict[str, Any]:
     return {
         "total": rate.total,
@@ -230,7 +234,7 @@ def _verdict(summary: dict[str, Any], too_many_skipped: bool) -> dict[str, Any]:
             f"{control['holdout']['flagged']:,} of {control['holdout']['total']:,} synthetic images "
             f"({percent(control['holdout']['rate'])}) pass the threshold; against as many real ones, "
             f"{control['real']['flagged']:,} ({percent(control['real']['rate'])}; "
-            f"one-sided sign test p = {control['p_value']:.2g})."
+            f"one-sided sign test {_p_text(control['p_value'])})."
         )
     else:
         details.append("There was no holdout: the share that chance alone flags on these images is not known.")
