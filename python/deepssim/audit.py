@@ -24,13 +24,13 @@ import pyarrow.compute as pc
 
 from deepssim import __version__
 from deepssim.calibration import Calibration
-from deepssim.disk import LOCK, locked, make_private_folder, remove_leftovers, write_json
+from deepssim.disk import LOCK, locked, make_private_folder, read_json, remove_leftovers, write_json
 from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import COUNTED_CODES, Image, ImageOptions, list_images
 from deepssim.matching import Control, Matcher, MatchOptions, RealTally, Reference, draw_by_group
 from deepssim.metric import load_metric
-from deepssim.pictures import write_pairs
+from deepssim.pictures import remove_pairs, write_pairs
 from deepssim.progress import Progress, Silent
 from deepssim.results import Collector, Outcome
 from deepssim.sources import (
@@ -45,7 +45,16 @@ from deepssim.store import Store, build_store, write_table
 from deepssim.tables import SKIPPED, TableStream, parquet_to_csv
 from deepssim.verdict import ControlDraw, SetCounts, summarize
 
-OUR_FILES = ("summary.json", "run.json", "report.html", "real.store", "holdout.store")
+N_NEAREST_SHOWN = 6
+OUR_STORES = ("real.store", "holdout.store")
+OUR_RESULTS = (
+    "summary.json",
+    "run.json",
+    "report.html",
+    "report-shareable.html",
+    "matches.csv",
+    *(f"{name}.parquet" for name in ("matches", "leaks", "real_images", "patients", "skipped")),
+)
 REPORTED_PACKAGES = ("numpy", "pyarrow", "pillow", "onnxruntime", "onnxruntime-gpu", "nibabel", "pydicom")
 
 
@@ -151,8 +160,14 @@ def score(
     run = _Run(Path(out), options or AuditOptions(command="score"), progress or Silent())
     with locked(run.out):
         remove_leftovers(run.out)
-        holdout_store = Store(Path(holdout)) if holdout is not None else None
-        return run.finish(Store(Path(real)), SyntheticStore(Store(Path(synthetic))), holdout_store)
+        holdout_store = _given_store(holdout) if holdout is not None else None
+        return run.finish(_given_store(real), SyntheticStore(_given_store(synthetic)), holdout_store)
+
+
+def _given_store(path: str | Path) -> Store:
+    if not Store.is_store(Path(path)):
+        raise UsageError(f"{path} is no store: make one with deepssim embed, or give the images to deepssim audit")
+    return Store(Path(path))
 
 
 def check_distinct(paths: dict[str, str | Path | None]) -> None:
@@ -184,7 +199,7 @@ class _Run:
             raise UsageError(f"{out} is a file: name a folder for the results")
         if out.is_dir() and any(p.name != LOCK for p in out.iterdir()) and not _is_ours(out):
             raise UsageError(f"{out} holds other files: name a new or an empty folder for the results")
-        self.out, self.options, self.progress = make_private_folder(out), options, progress
+        self.out, self.options, self.progress = make_private_folder(out.absolute()), options, progress
         self.started, self.clock = datetime.datetime.now(datetime.UTC), time.monotonic()
         self._encoder: Encoder | None = None
 
@@ -198,7 +213,7 @@ class _Run:
     def real_store(self, source: Path, name: str) -> Store:
         """Open a store, or make or reuse the one of these images in the results' folder."""
         if Store.is_store(source):
-            return Store(source)
+            return _same_reading(Store(source), self.options.images)
         listing = list_images(source, self.options.images)
         with self.progress.track(f"{name} images", listing.n_expected) as advance:
             return build_store(
@@ -226,6 +241,9 @@ class _Run:
     def finish(self, real_store: Store, side: Synthetic, holdout_store: Store | None) -> AuditResult:
         """Match, collect, conclude, write."""
         options = self.options
+        for store in (real_store, holdout_store, getattr(side, "store", None)):
+            if store is not None:
+                store.verify()
         metric = _common_metric(real_store, side, holdout_store, self._encoder)
         calibration = self.calibration(real_store)
         real = Reference(real_store)
@@ -245,8 +263,11 @@ class _Run:
         self._drop_results()
         outcome = self._collect(real, draw, calibration, side, work)
         counts, too_many = self._write_skipped(real_store, side, holdout_store, outcome, work)
-        warnings = _warnings(real, calibration)
-        warnings += write_pairs(self.out, outcome.pairs, real, calibration.cuts(), _reader(real_store), side.read)
+        warnings = _warnings(real, calibration) + _reading_warnings(real_store, side, holdout_store)
+        near = calibration.cuts()[0]
+        # People who are not concerned are shown only where nobody is, and few of them.
+        pairs = [pair for pair in outcome.pairs if pair.score >= near] or outcome.pairs[:N_NEAREST_SHOWN]
+        warnings += write_pairs(self.out, pairs, real, calibration.cuts(), _reader(real_store), side.read)
         summary = summarize(
             outcome,
             real,
@@ -297,10 +318,9 @@ class _Run:
 
     def _drop_results(self) -> None:
         # Old results go before new ones come: a folder never mixes two runs.
-        for pattern in ("summary.json", "run.json", "report*.html", "*.parquet", "matches.csv"):
-            for path in self.out.glob(pattern):
-                path.unlink()
-        shutil.rmtree(self.out / "evidence", ignore_errors=True)
+        for name in OUR_RESULTS:
+            (self.out / name).unlink(missing_ok=True)
+        remove_pairs(self.out)
 
     def _collect(
         self, real: Reference, draw: ControlDraw | None, calibration: Calibration, side: Synthetic, work: WorkFolder
@@ -377,7 +397,13 @@ class _Run:
 
 
 def _is_ours(out: Path) -> bool:
-    return any((out / name).exists() for name in OUR_FILES) or any(out.glob(".work-*"))
+    if any(Store.is_store(out / name) for name in OUR_STORES) or any(out.glob(".work-*")):
+        return True
+    try:
+        read_json(out / "run.json", file_format="deepssim-run", version=1)
+    except StoreError:
+        return False
+    return True
 
 
 def _common_metric(real: Store, side: Synthetic, holdout: Store | None, encoder: Encoder | None) -> dict[str, Any]:
@@ -395,6 +421,22 @@ def _common_metric(real: Store, side: Synthetic, holdout: Store | None, encoder:
             "choose it with --metric, or give the images"
         )
     return dict(wanted)
+
+
+def _same_reading(store: Store, options: ImageOptions) -> Store:
+    """Refuse options that would have to change a store that is there already."""
+    made = store.made_from
+    known = {**(made.get("options") or {}), "group_by": made.get("group_by")}
+    default = ImageOptions()
+    for name in ("group_by", "slices", "axis"):
+        wanted, there = getattr(options, name), known.get(name)
+        if wanted not in (getattr(default, name), there):
+            option = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{store.path} was embedded with {option} {there}, not {wanted}: embed the images again with "
+                f"{option} {wanted}, or leave the option out"
+            )
+    return store
 
 
 def _draw_control(real: Reference, holdout: Reference, seed: int) -> ControlDraw:
@@ -438,6 +480,18 @@ def _warnings(real: Reference, calibration: Calibration) -> list[str]:
             "who is who with a manifest (column group), --group-by parent or --group-by regex:PATTERN."
         )
     return warnings
+
+
+def _reading_warnings(real: Store, side: Synthetic, holdout: Store | None) -> list[str]:
+    """Compare how the sets were read: other slices or another axis make likeness meaningless."""
+    known = {"real": real.made_from.get("options"), "synthetic": side.options()}
+    if holdout is not None:
+        known["holdout"] = holdout.made_from.get("options")
+    given = {name: value for name, value in known.items() if value is not None}
+    if len({str(sorted(value.items())) for value in given.values()}) <= 1:
+        return []
+    said = "; ".join(f"{name}: {', '.join(f'{k} {v}' for k, v in value.items())}" for name, value in given.items())
+    return [f"The sets were read differently ({said}): scores between them may mean nothing."]
 
 
 def _reasons(table: pa.Table) -> str:

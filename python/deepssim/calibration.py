@@ -126,7 +126,8 @@ def load_calibration(name_or_path: str) -> Calibration:
     """Read a calibration by the name of an installed one or the path of a file.
 
     Raises:
-        MetricError: There is none, or it is damaged.
+        UsageError: There is none.
+        MetricError: It is damaged.
 
     Example:
         >>> load_calibration("pixel.chest").metric
@@ -136,7 +137,7 @@ def load_calibration(name_or_path: str) -> Calibration:
         with resources.as_file(resources.files("deepssim") / "metrics" / f"{name_or_path}{SUFFIX}") as path:
             return Calibration.read(path)
     if not Path(name_or_path).is_file():
-        raise MetricError(
+        raise UsageError(
             f"no calibration {name_or_path!r}: give a file or one of {', '.join(installed_calibrations())}"
         )
     return Calibration.read(Path(name_or_path))

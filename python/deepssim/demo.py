@@ -31,7 +31,9 @@ N_LEVELS = 5
 N_REAL, N_HOLDOUT, N_UNSEEN = 50, 25, 30  # people
 N_COPIES = 15  # of each kind
 KINDS = ("identical", "blurred and noisy", "locally changed", "unrelated")
-MARKER = "truth.csv"
+TRUTH = "truth.csv"
+# Only a folder with this file is one that an earlier demo made, and may be made anew.
+MARKER = ".deepssim-demo"
 
 Grey = NDArray[np.float32]
 
@@ -85,6 +87,7 @@ def make_images(folder: Path, *, seed: int = 0) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise UsageError(f"{folder} holds other files: name a new or an empty folder")
     make_private_folder(folder)
+    (folder / MARKER).touch(mode=0o600)
     for name in ("real", "holdout", "synthetic"):
         shutil.rmtree(folder / name, ignore_errors=True)
     cohort = make_cohort(N_REAL + N_HOLDOUT + N_UNSEEN, N_LEVELS, seed=seed)
@@ -98,7 +101,7 @@ def make_images(folder: Path, *, seed: int = 0) -> None:
         _save(folder / "holdout" / patient / f"level-{level}.png", image)
     planted = list(_synthesise(real, (image for _, _, image in cohort), seed))
     order = np.random.default_rng([seed, 2]).permutation(len(planted))
-    with replacing(folder / MARKER) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
+    with replacing(folder / TRUTH) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         writer.writerow(["synthetic", "kind", "source"])
         for number, index in enumerate(order):
@@ -130,7 +133,7 @@ def compare_with_truth(folder: Path) -> list[PlantedResult]:
     """Count, for each planted kind, what was flagged and whether the source was named."""
     table = pq.read_table(folder / "result" / "matches.parquet", filters=[("rank", "=", 1)])
     found = {row["synthetic_id"]: row for row in table.to_pylist()}
-    with (folder / MARKER).open(newline="", encoding="utf-8") as file:
+    with (folder / TRUTH).open(newline="", encoding="utf-8") as file:
         truth = list(csv.DictReader(file))
     results = []
     for kind in KINDS:

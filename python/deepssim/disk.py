@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from deepssim.errors import StoreError, UsageError
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 LOCK = ".lock"
+LEFTOVER = re.compile(r"\.[a-z_]+(-\d+|-\d+-[a-z]+)?\.(npy|npz|parquet|json|csv|png|html)\.\d+\.partial")
 
 
 def make_private_folder(path: Path) -> Path:
@@ -52,7 +54,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -104,5 +107,6 @@ def read_json(path: Path, *, file_format: str, version: int) -> dict[str, Any]:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files that a killed run left in `folder`."""
-    for path in folder.glob(".*.partial"):
-        path.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)

@@ -50,7 +50,9 @@ class Encoder:
         wants_gpu = device == "gpu" or (device == "auto" and "CUDAExecutionProvider" in available)
         providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if wants_gpu else ["CPUExecutionProvider"]
         if device == "gpu" and "CUDAExecutionProvider" not in available:
-            raise UsageError('no GPU provider in this ONNX Runtime; install "deepssim[gpu]" instead of [cpu]')
+            raise UsageError(
+                "no GPU provider in this ONNX Runtime; pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+            )
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -159,7 +161,9 @@ def _encode_images(
         size = f"{encoder.metric.height} x {encoder.metric.width}"
         reason = f"the metric {encoder.metric.name} sees no structure in it (flat at {size} pixels)"
         skipped.append(Skipped(record.id, record.path, "constant", reason))
-    return np.ascontiguousarray(embeddings[good]), records
+    # The graph's norms are off by some parts in a million; here they are 1 to the last bit of float32.
+    kept = embeddings[good].astype(np.float64) / norms[good, np.newaxis]
+    return np.ascontiguousarray(kept, np.float32), records
 
 
 def embed_listing(

@@ -27,5 +27,6 @@ def require(module: str, extra: str) -> Any:
     except ImportError as error:
         root = module.partition(".")[0]
         raise MissingDependencyError(
-            f'{root} cannot be imported ({error}); install it with: pip install "deepssim[{extra}]"'
+            f"{root} cannot be imported ({error}); install it with: pip install {root} "
+            f"(the extra {extra} of deepssim has it)"
         ) from error

@@ -246,7 +246,33 @@ class Matcher:
         """Match rows ``(n, dim)``, of which the first is synthetic row `first_row`."""
         step = self.chunk_rows
         pieces = [self._match(embeddings[i : i + step], first_row + i) for i in range(0, len(embeddings), step)]
+        if not pieces:
+            return self._empty(first_row)
         return _join(pieces) if len(pieces) != 1 else pieces[0]
+
+    def _empty(self, first_row: int) -> Part:
+        def floats(*shape: int) -> Floats:
+            return np.zeros(shape, np.float32)
+
+        def ints(*shape: int) -> Ints:
+            return np.zeros(shape, np.int64)
+
+        k = max(1, self.options.k)
+        return Part(
+            first_row,
+            floats(0, k),
+            ints(0, k),
+            ints(0, 2),
+            ints(0),
+            ints(0),
+            floats(0),
+            ints(0),
+            ints(0, 2),
+            floats(0),
+            ints(0),
+            floats(0, 2),
+            ints(0, 2),
+        )
 
     def _match(self, queries: Floats, first_row: int) -> Part:
         options, searcher = self.options, self.real.searcher
@@ -296,8 +322,6 @@ class Matcher:
 
 
 def _join(pieces: list[Part]) -> Part:
-    if not pieces:
-        raise StoreError("a part without rows")
     joined: dict[str, Any] = {}
     for f in fields(Part):
         if f.name == "first_row":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deepssim.calibration import Calibration
-from deepssim.errors import MetricError
+from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
 
 METADATA_KEY = "deepssim.metric"
@@ -99,7 +99,7 @@ def load_metric(name_or_path: str) -> Metric:
             return _inspect(path)
     path = Path(name_or_path)
     if path.suffix != ".onnx":
-        raise MetricError(
+        raise UsageError(
             f"unknown metric {name_or_path!r}; installed: {', '.join(names)}; or give the path of an .onnx bundle"
         )
     return _inspect(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import shutil
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from deepssim.matching import Reference
 from deepssim.results import Pair
 
 FOLDER = "evidence"
+OWN_FILE = re.compile(r"pairs\.json|pair-\d{3}-(real|synthetic)\.png")
 LONGER_SIDE = 256
 WINDOW = (0.5, 99.5)  # percentiles shown as black and white
 
@@ -42,6 +43,16 @@ def display_png(pixels: NDArray[np.float32]) -> bytes:
 def _write(path: Path, data: bytes) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def remove_pairs(folder: Path) -> None:
+    """Remove what `write_pairs` wrote, and nothing else."""
+    target = folder / FOLDER
+    if not target.is_dir():
+        return
+    for path in target.iterdir():
+        if OWN_FILE.fullmatch(path.name):
+            path.unlink()
 
 
 def write_pairs(
@@ -67,9 +78,8 @@ def write_pairs(
     Returns:
         A line for each pair left out.
     """
-    target = folder / FOLDER
-    shutil.rmtree(target, ignore_errors=True)
-    make_private_folder(target)
+    remove_pairs(folder)
+    target = make_private_folder(folder / FOLDER)
     entries: list[dict[str, Any]] = []
     problems = []
     for pair in pairs:

@@ -21,11 +21,12 @@ from deepssim.disk import make_private_folder, remove_leftovers, write_json
 from deepssim.embed import EmbeddedChunk, Encoder, embed_listing
 from deepssim.errors import DeepSSIMError, ImageError, StoreError
 from deepssim.images import Image, ImageOptions, Listing, read_image
-from deepssim.matching import DEFAULT_CHUNK_ROWS, Matcher, Part
+from deepssim.matching import Matcher, Part
 from deepssim.progress import Progress
 from deepssim.store import SKIPPED_SCHEMA, Store, record_table, skipped_table, write_table
 
-STORE_READ_ROWS = 65536
+# A killed run repeats at most so many images.
+PART_IMAGES = 1024
 
 
 class Synthetic(Protocol):
@@ -35,6 +36,9 @@ class Synthetic(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what changes when the images change."""
+
+    def options(self) -> dict[str, str] | None:
+        """Return how volumes were cut, None where that is not known."""
 
     def match(self, matcher: Matcher, work: WorkFolder, progress: Progress) -> None:
         """Write the parts that `work` lacks."""
@@ -118,6 +122,10 @@ class SyntheticImages:
             digest.update(line.encode("utf-8", "surrogateescape"))
         return {"root": str(self.listing.root), "files": digest.hexdigest()}
 
+    def options(self) -> dict[str, str] | None:
+        """Return how volumes are cut."""
+        return {"slices": self.listing.options.slices, "axis": self.listing.options.axis}
+
     def match(self, matcher: Matcher, work: WorkFolder, progress: Progress) -> None:
         """Embed and match what is left."""
         first_task = work.last("next_task")
@@ -132,7 +140,7 @@ class SyntheticImages:
                 self.listing,
                 self.encoder,
                 first_task=first_task,
-                chunk_rows=min(matcher.chunk_rows, DEFAULT_CHUNK_ROWS),
+                chunk_rows=min(matcher.chunk_rows, PART_IMAGES),
                 threads=self.threads,
                 progress=advance,
             ):
@@ -168,6 +176,10 @@ class SyntheticStore:
     def fingerprint(self) -> dict[str, Any]:
         """Return the manifest's own."""
         return store_fingerprint(self.store)
+
+    def options(self) -> dict[str, str] | None:
+        """Return how volumes were cut."""
+        return self.store.made_from.get("options")
 
     def match(self, matcher: Matcher, work: WorkFolder, progress: Progress) -> None:
         """Match what is left, straight from the shards."""

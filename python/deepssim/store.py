@@ -8,8 +8,9 @@ was cut short is continued; one whose images, reader or metric changed is stale,
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ FORMAT = "deepssim-store"
 VERSION = 1
 MANIFEST = "manifest.json"
 SKIPPED = "skipped.parquet"
-READ_BYTES = 4 * 2**20
+OWN_FILE = re.compile(r"\.lock|manifest\.json|skipped\.parquet|(embeddings|ids|skipped)-\d{5}\.(npy|parquet)")
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -111,13 +112,14 @@ class Store:
     """
 
     def __init__(self, path: Path, *, allow_incomplete: bool = False) -> None:
-        self.path = path
+        self.path = path = path.absolute()
         self.manifest = read_json(path / MANIFEST, file_format=FORMAT, version=VERSION)
         try:
             self.dim = int(self.manifest["dim"])
             self.shards = _shards(self.manifest)
             self.is_complete = bool(self.manifest["complete"])
-            self.metric: dict[str, Any] = self.manifest["metric"]
+            self.metric = {key: str(self.manifest["metric"][key]) for key in ("name", "hash", "similarity")}
+            self.made_from = dict(self.manifest["made_from"])
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{path / MANIFEST} is damaged: {error!r}") from error
         if not self.is_complete and not allow_incomplete:
@@ -150,6 +152,18 @@ class Store:
         if not (self.path / shard.ids).is_file():
             raise StoreError(f"{self.path / shard.ids} is missing; embed the images again")
         return offset
+
+    def verify(self) -> None:
+        """Read every byte and compare it with the digests in the manifest.
+
+        Raises:
+            StoreError: A file is not what was written; the message names it.
+        """
+        for shard, entry in zip(self.shards, self.manifest["shards"], strict=True):
+            for name, key in ((shard.embeddings, "embeddings_sha256"), (shard.ids, "ids_sha256")):
+                if _file_digest(self.path / name) != entry.get(key):
+                    raise StoreError(f"{self.path / name} is damaged; embed the images again")
+        self.skipped()
 
     def read_rows(self, first: int, out: NDArray[np.float32]) -> None:
         """Read rows ``first`` to ``first + len(out)`` into `out` ``(n, dim)``, C-contiguous.
@@ -228,9 +242,13 @@ class Store:
 
     def skipped(self) -> pa.Table:
         """Return the table of skipped images."""
-        if self.is_complete:
-            return pq.read_table(self.path / SKIPPED)
-        parts = [pq.read_table(self.path / shard.skipped) for shard in self.shards]
+        names = [SKIPPED] if self.is_complete else [shard.skipped for shard in self.shards]
+        parts = []
+        for name in names:
+            try:
+                parts.append(pq.read_table(self.path / name))
+            except (OSError, pa.ArrowException) as error:
+                raise StoreError(f"{self.path / name} is missing or damaged; embed the images again") from error
         return pa.concat_tables(parts) if parts else SKIPPED_SCHEMA.empty_table()
 
 
@@ -240,6 +258,28 @@ def _shards(manifest: dict[str, Any]) -> list[Shard]:
         shards.append(Shard(index, first, int(entry["rows"]), int(entry["next_task"])))
         first += int(entry["rows"])
     return shards
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}; embed the images again") from error
+    return digest.hexdigest()
+
+
+def _shard_entry(path: Path, shard: Shard) -> dict[str, Any]:
+    return {
+        "embeddings": shard.embeddings,
+        "embeddings_sha256": _file_digest(path / shard.embeddings),
+        "ids": shard.ids,
+        "ids_sha256": _file_digest(path / shard.ids),
+        "rows": shard.rows,
+        "next_task": shard.next_task,
+    }
 
 
 def identity(listing: Listing, digest: str, encoder: Encoder) -> dict[str, Any]:
@@ -281,7 +321,7 @@ class _Builder:
         if not Store.is_store(self.path):
             return 0
         earlier = Store(self.path, allow_incomplete=True)
-        if earlier.manifest["made_from"] != self.manifest["made_from"]:
+        if earlier.made_from != self.manifest["made_from"]:
             return 0
         self.manifest["shards"] = earlier.manifest["shards"]
         self.manifest["count"] = earlier.manifest["count"]
@@ -294,9 +334,7 @@ class _Builder:
             npy.write_array(file, chunk.embeddings, version=(1, 0), allow_pickle=False)
         write_table(self.path / shard.ids, record_table(chunk.records, shard.first_row))
         write_table(self.path / shard.skipped, skipped_table(chunk.skipped))
-        self.manifest["shards"].append(
-            {"embeddings": shard.embeddings, "ids": shard.ids, "rows": shard.rows, "next_task": shard.next_task}
-        )
+        self.manifest["shards"].append(_shard_entry(self.path, shard))
         self.manifest["count"] += shard.rows
         write_json(self.path / MANIFEST, self.manifest)
 
@@ -329,7 +367,7 @@ def write_store(
     Raises:
         UsageError: The folder is not empty, there is no row, or shapes disagree.
     """
-    make_private_folder(path)
+    path = make_private_folder(path.absolute())
     if any(path.iterdir()):
         raise UsageError(f"{path} is not empty: name a new folder for the store")
     manifest: dict[str, Any] = {
@@ -356,9 +394,7 @@ def write_store(
         with replacing(path / shard.embeddings) as temporary, temporary.open("wb") as file:
             npy.write_array(file, np.ascontiguousarray(embeddings, "<f4"), version=(1, 0), allow_pickle=False)
         write_table(path / shard.ids, record_table(records, shard.first_row))
-        manifest["shards"].append(
-            {"embeddings": shard.embeddings, "ids": shard.ids, "rows": shard.rows, "next_task": index + 1}
-        )
+        manifest["shards"].append(_shard_entry(path, shard))
         manifest["count"] += shard.rows
     if manifest["count"] == 0:
         raise UsageError("there are no embeddings to write")
@@ -368,15 +404,14 @@ def write_store(
 
 
 def _clear(path: Path) -> None:
-    """Empty a folder that holds nothing but a store."""
-    known = ("manifest.json", "skipped", "embeddings-", "ids-", ".")
-    strangers = [entry.name for entry in path.iterdir() if not entry.name.startswith(known)]
+    """Empty a folder that holds nothing but a store; anything else in it is a reason to refuse."""
+    strangers = [entry.name for entry in path.iterdir() if not OWN_FILE.fullmatch(entry.name) or entry.is_dir()]
     if strangers:
         raise UsageError(f"{path} holds other files ({strangers[0]}): name an empty or a new folder for the store")
     (path / MANIFEST).unlink(missing_ok=True)
     for entry in path.iterdir():
         if entry.name != LOCK:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            entry.unlink()
 
 
 def build_store(
@@ -384,7 +419,7 @@ def build_store(
     encoder: Encoder,
     path: Path,
     *,
-    shard_rows: int = 8192,
+    shard_rows: int = 4096,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
     status: Callable[[str], None] | None = None,
@@ -406,6 +441,7 @@ def build_store(
         UsageError: The folder holds other files, or no image could be used.
     """
     say = status if status is not None else (lambda _: None)
+    path = path.absolute()
     with locked(make_private_folder(path)):
         return _build(listing, encoder, path, shard_rows, threads, progress, say)
 
@@ -426,7 +462,14 @@ def _build(
     if Store.is_store(path):
         try:
             earlier = Store(path, allow_incomplete=True)
-            is_fresh = earlier.manifest.get("made_from") == made_from
+            if earlier.manifest.get("root") != str(listing.root):
+                raise UsageError(
+                    f"{path} holds embeddings of other images ({earlier.manifest.get('source')}): name another folder, "
+                    "or delete it"
+                )
+            is_fresh = earlier.made_from == made_from
+            if is_fresh:
+                earlier.verify()
             if is_fresh and earlier.is_complete:
                 say(f"reusing {path}: {len(earlier):,} embeddings of the same images and metric")
                 return earlier

@@ -84,7 +84,9 @@ def _rate_dict(rate: Rate) -> dict[str, Any]:
 
 
 def _flag_rate(flags: Flags, has_groups: bool, seed: int) -> Rate:
-    if not has_groups:
+    # Generated images are independent draws: where none is flagged, their number is what bounds the rate.
+    # Flags cluster by the patient who is copied, so intervals of other rates resample patients.
+    if not has_groups or not flags.flagged.any():
         return image_rate(int(flags.flagged.sum()), int(flags.totals.sum()))
     return patient_rate(flags.flagged[:-1], flags.totals[:-1], seed=seed)
 
@@ -188,12 +190,14 @@ def _by_code(real: Reference, copied: NDArray[np.bool_]) -> tuple[Ints, Ints]:
 
 def _level(summary: dict[str, Any], too_many_skipped: bool) -> str:
     flagged, control = summary["synthetic_flagged"], summary["control"]
+    if flagged["identical"] > 0:
+        return "copies"
     if flagged["flagged"] == 0:
         return "incomplete" if too_many_skipped else "none_found"
     if control is None:
         return "copies" if flagged["exact"] > 0 else "suspect"
     more = control["only_real"] > control["only_holdout"] and control["p_value"] < SIGNIFICANT
-    return "copies" if more or flagged["identical"] > 0 else "suspect"
+    return "copies" if more else "suspect"
 
 
 def _sentence(summary: dict[str, Any], level: str) -> str:
@@ -203,6 +207,8 @@ def _sentence(summary: dict[str, Any], level: str) -> str:
         upper = percent(flagged["interval"][1])
         end = ", but too many inputs were left out to conclude" if level == "incomplete" else ""
         return f"None of {total} synthetic images comes near a real image (at most {upper} with 95 % confidence){end}."
+    if flagged["flagged"] == 0:
+        return f"{flagged['identical']:,} of {total} synthetic images are identical to a real image in every pixel."
     whose = f" of {patients['copied']:,} of {patients['total']:,} patients" if patients else ""
     found = (
         f"{flagged['flagged']:,} of {total} synthetic images ({percent(flagged['rate'])}) are near or exact copies of "
@@ -230,7 +236,7 @@ def _verdict(summary: dict[str, Any], too_many_skipped: bool) -> dict[str, Any]:
         details.append(f"{flagged['identical']:,} synthetic images are identical to a real one in every pixel.")
     if control is not None:
         details.append(
-            f"Against {control['n_images']:,} images that the generator never saw, "
+            f"Against {control['n_images']:,} holdout images, "
             f"{control['holdout']['flagged']:,} of {control['holdout']['total']:,} synthetic images "
             f"({percent(control['holdout']['rate'])}) pass the threshold; against as many real ones, "
             f"{control['real']['flagged']:,} ({percent(control['real']['rate'])}; "

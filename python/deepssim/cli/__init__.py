@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 import warnings
 from typing import Any
@@ -74,9 +76,29 @@ def main(arguments: list[str] | None = None) -> Any:
     # Decoders tell of oddities of single files on their own; what matters of them is in skipped.parquet.
     warnings.filterwarnings("ignore", module=r"pydicom|nibabel|PIL")
     try:
-        return cli.main(args=arguments, prog_name="deepssim")
-    except DeepSSIMError as error:
-        from deepssim.images.text import one_line
-
-        click.echo(f"Error: {one_line(str(error), 2000)}", err=True)
+        # A command that ends by ctx.exit(code) comes back with the code; the others with None.
+        sys.exit(cli.main(args=arguments, prog_name="deepssim", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
         sys.exit(error.exit_code)
+    except DeepSSIMError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _complain("stopped; the same command goes on from here")
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has enough of it; flushing what is left would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        _complain(f"{error.strerror or error}{where}")
+        sys.exit(1)
+
+
+def _complain(text: str) -> None:
+    from deepssim.images.text import one_line
+
+    with contextlib.suppress(OSError):
+        click.echo(f"Error: {one_line(text, 2000)}", err=True)

@@ -109,7 +109,7 @@ def run_options(function: F) -> F:
 def threads_option(function: F) -> F:
     """Add ``--threads``."""
     return click.option(
-        "--threads", type=click.IntRange(0), default=0, help="Threads; 0 (default): all this process may use."
+        "--threads", type=click.IntRange(0, 256), default=0, help="Threads; 0 (default): all this process may use."
     )(function)
 
 
@@ -140,8 +140,7 @@ def match_options(function: F) -> F:
                 "--memory-limit",
                 type=Bytes(),
                 default=2 * 2**30,
-                show_default="2GiB",
-                help="Bytes for the search; 0: no limit.",
+                help="Bytes for the search, for example 512MiB; 0: no limit.  [default: 2GiB]",
             ),
             click.option(
                 "--max-skipped",
@@ -158,7 +157,11 @@ def match_options(function: F) -> F:
                 help="Exit with code 3 if a larger share of the synthetic images is flagged.",
             ),
             click.option(
-                "--seed", type=int, default=0, show_default=True, help="Of the control's draw and resampling."
+                "--seed",
+                type=click.IntRange(0),
+                default=0,
+                show_default=True,
+                help="Of the control's draw and resampling.",
             ),
             click.option("--csv", "with_csv", is_flag=True, help="Write matches.csv beside matches.parquet."),
         ],

@@ -24,6 +24,9 @@ def announce(
         click.echo(summary["verdict"]["sentence"])
         for line in summary["verdict"]["details"]:
             click.echo(f"  {line}")
+        control = summary["control"] or {"warnings": []}
+        for line in [*summary["warnings"], *control["warnings"]]:
+            click.echo(f"Warning: {line}")
         click.echo(f"Report: {report}" if report else f"Results: {result.folder}")
     if fail_above is not None and result.flagged_rate > fail_above:
         click.echo(f"Memorization: {result.flagged_rate:.4f} of the images flagged, limit {fail_above}", err=True)

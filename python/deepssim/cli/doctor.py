@@ -49,7 +49,9 @@ def _runtime(advice: list[str]) -> dict[str, Any]:
     if cpu and gpu:
         advice.append("onnxruntime and onnxruntime-gpu share one import name: uninstall both, then install one")
     if not cpu and not gpu:
-        advice.append('no ONNX Runtime: pip install "deepssim[cpu]" (or "deepssim[gpu]" with an NVIDIA GPU)')
+        advice.append(
+            "no ONNX Runtime: pip install onnxruntime onnx (the extra cpu), or onnxruntime-gpu onnx (the extra gpu)"
+        )
         return found
     try:
         from deepssim.embed import Encoder, available_providers
@@ -96,7 +98,7 @@ def examine() -> dict[str, Any]:
         elif row["version"] is None and row["extra"] != "cpu":
             missing.setdefault(row["extra"], []).append(f"{row['package']} ({row['for']})")
     for extra, names in missing.items():
-        advice.append(f'optional, for {", ".join(names)}: pip install "deepssim[{extra}]"')
+        advice.append(f"optional, for {', '.join(names)}: the extra {extra} of deepssim has it")
     result["advice"] = advice
     result["healthy"] = "problem" not in result["core"] and "loads" in result["runtime"]["providers"].values()
     return result

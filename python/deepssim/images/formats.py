@@ -40,8 +40,8 @@ _NO_REAL_SUFFIX = re.compile(r"\.?\d*", re.ASCII)
 
 _NEEDED_PACKAGE = {
     "raster": ("PIL", "Pillow", "pip install pillow"),
-    "nifti": ("nibabel", "nibabel", 'pip install "deepssim[medical]"'),
-    "dicom": ("pydicom", "pydicom", 'pip install "deepssim[medical]"'),
+    "nifti": ("nibabel", "nibabel", "pip install nibabel (the extra medical of deepssim has it)"),
+    "dicom": ("pydicom", "pydicom", "pip install pydicom (the extra medical of deepssim has it)"),
 }
 _DECODERS = ("numpy", "pillow", "nibabel", "pydicom")
 

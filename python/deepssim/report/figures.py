@@ -203,6 +203,8 @@ def _outline(bins: Bins, counts: Sequence[int], plot: _Plot, scale: _Counts) -> 
 
 def _zones(plot: _Plot, marks: Sequence[Mark], top: float, bottom: float) -> list[Markup]:
     """Shade what lies over each threshold and label the lines, the last threshold highest."""
+    if not marks:  # thresholds outside the axis
+        return []
     parts = []
     ends = [*(mark.value for mark in marks[1:]), plot.high]
     for row, (mark, end) in enumerate(zip(marks, ends, strict=True)):
