@@ -85,5 +85,6 @@ def command(
     result = audit(real, synthetic, out, holdout=holdout, options=options, progress=make_progress(quiet))
     report = write_report(out)
     if no_images or pseudonyms:
-        report = write_report(out, with_images=not no_images, pseudonyms=pseudonyms)
+        shareable = write_report(out, with_images=not no_images, pseudonyms=pseudonyms)
+        click.echo(f"To hand over: {shareable} (report.html beside it is not)", err=True)
     announce(ctx, result, report, as_json=as_json, fail_above=fail_above)

@@ -47,12 +47,15 @@ def _describe_json(path: Path) -> dict[str, Any]:
     if kind == "deepssim-summary":
         keys = ("verdict", "synthetic_flagged", "real_copied", "patients_copied", "control", "thresholds")
         return {"kind": "audit", "path": str(path), **{key: value.get(key) for key in keys}}
+    if kind == "deepssim-run":
+        return {"kind": "run", "path": str(path), **value}
     raise UsageError(f"{path} is no file of deepssim")
 
 
 def _describe(target: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from deepssim.calibration import installed_calibrations, load_calibration
     from deepssim.metric import installed_metrics, load_metric
     from deepssim.store import Store
 
@@ -64,6 +67,9 @@ def _describe(target: Path) -> dict[str, Any]:
         raise UsageError(f"{target} is neither a store nor the folder of a finished audit")
     if target.suffix == ".json":
         return _describe_json(target)
+    if str(target) in installed_calibrations() and str(target) not in installed_metrics():
+        calibration = load_calibration(str(target))
+        return {"kind": "calibration", "metric": calibration.metric, **calibration.as_dict()}
     if target.suffix == ".onnx" or str(target) in installed_metrics():
         metric = load_metric(str(target))
         described = {"kind": "metric", **asdict(metric), "path": str(metric.path)}

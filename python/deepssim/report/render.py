@@ -80,8 +80,7 @@ def write_report(folder: Path, *, with_images: bool = True, pseudonyms: bool = F
     deepssim.errors.UsageError: no-such-audit is no folder; name the folder of a finished audit
     """
     # Absolute: the Parquet library takes a leading ~ for the home folder.
-    folder = folder.absolute()
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; name the folder of a finished audit")
     if out is None:
