@@ -7,7 +7,7 @@ function(deepssim_simd_sources target)
     set_source_files_properties(csrc/simd/avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma")
     # g++ 12 warns of the undefined registers inside its own AVX-512 header.
     set_source_files_properties(csrc/simd/avx512.cpp PROPERTIES COMPILE_OPTIONS
-      "-mavx2;-mfma;-mavx512f;-mprefer-vector-width=512;-Wno-maybe-uninitialized;-Wno-uninitialized")
+      "-mavx2;-mfma;-mavx512f;-mprefer-vector-width=512;$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
     target_compile_definitions(${target} PRIVATE DEEPSSIM_HAVE_X86)
   endif()
   target_sources(${target} PRIVATE ${sources})

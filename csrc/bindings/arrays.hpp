@@ -3,6 +3,7 @@
 
 #include <pybind11/numpy.h>
 
+#include <cstdint>
 #include <span>
 #include <string>
 
@@ -24,6 +25,9 @@ std::span<const T> as_vector(const py::array& array, const char* name, const cha
     }
     if (array.ndim() != 1 || (array.size() > 1 && array.strides(0) != static_cast<py::ssize_t>(sizeof(T)))) {
         throw py::value_error(std::string(name) + " must be one-dimensional and contiguous; use np.ascontiguousarray");
+    }
+    if (array.size() > 0 && reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) != 0) {
+        throw py::value_error(std::string(name) + " is not aligned; copy it with np.array(..., copy=True)");
     }
     return {static_cast<const T*>(array.data()), static_cast<std::size_t>(array.size())};
 }

@@ -4,10 +4,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cmath>
 #include <optional>
 #include <vector>
 
 #include "arrays.hpp"
+#include "deepssim/exact.hpp"
 #include "register.hpp"
 
 namespace deepssim::bindings {
@@ -21,11 +23,13 @@ const T* dense(const py::array& array, const char* name, const char* type, const
     if (!array.dtype().equal(py::dtype::of<T>())) {
         throw py::type_error(std::string(name) + " must be an array of native " + type);
     }
-    if (array.ndim() != 3 || !(array.flags() & py::array::c_style)) {
-        throw py::value_error(std::string(name) + " must be C-contiguous of shape (parts, queries, k)");
+    constexpr int kPlain = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
+    if (array.ndim() != 3 || (array.flags() & kPlain) != kPlain) {
+        throw py::value_error(std::string(name) + " must be aligned and C-contiguous, of shape (parts, queries, k)");
     }
     for (py::ssize_t axis = 0; axis < 3; ++axis) {
-        if (array.shape(axis) != like.shape(axis)) throw py::value_error(std::string(name) + " and scores differ in shape");
+        if (array.shape(axis) != like.shape(axis))
+            throw py::value_error(std::string(name) + " and scores differ in shape");
     }
     return static_cast<const T*>(array.data());
 }
@@ -45,6 +49,7 @@ py::tuple merge(const py::array& scores, const py::array& ids, const std::option
     RowId* to_ids = out_ids.mutable_data();
     {
         const py::gil_scoped_release unlocked;  // borrowed inputs, outputs made here
+        const FloatEnvironment environment;     // denormal scores keep their order
         std::vector<Match> lists(parts * k);
         std::vector<GroupId> known(group != nullptr ? parts * k : 0);
         std::vector<Match> merged(k);
@@ -52,6 +57,11 @@ py::tuple merge(const py::array& scores, const py::array& ids, const std::option
             for (std::size_t part = 0; part < parts; ++part) {
                 for (std::size_t place = 0; place < k; ++place) {
                     const std::size_t at = (part * queries + query) * k + place;
+                    // NaN has no place in the order: sorting by it would be undefined.
+                    if (std::isnan(score[at])) {
+                        throw InvalidInput("scores hold NaN in part " + std::to_string(part) + ", query " +
+                                           std::to_string(query));
+                    }
                     lists[part * k + place] = {score[at], id[at]};
                     if (group != nullptr) known[part * k + place] = group[at];
                 }
@@ -70,8 +80,7 @@ py::tuple merge(const py::array& scores, const py::array& ids, const std::option
 
 void register_merge(py::module_& m) {
     m.def("merge_topk", &merge, py::arg("scores"), py::arg("ids"), py::arg("groups") = py::none(),
-          py::arg("max_per_group") = 0,
-          "Merge answers of shape (parts, queries, k) into one of shape (queries, k).");
+          py::arg("max_per_group") = 0, "Merge answers of shape (parts, queries, k) into one of shape (queries, k).");
 }
 
 }  // namespace deepssim::bindings

@@ -1,7 +1,8 @@
 #include "register.hpp"
 
 PYBIND11_MODULE(_core, m) {
-    m.doc() = "The C++ core of deepssim: exact search and image operations. Use deepssim.search and deepssim.image_ops.";
+    m.doc() =
+        "The C++ core of deepssim: exact search and image operations. Use deepssim.search and deepssim.image_ops.";
     using namespace deepssim::bindings;
     register_errors(m);
     register_isa(m);

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 
@@ -75,8 +76,8 @@ py::tuple search(const Searcher& searcher, const py::array& queries, std::size_t
                  const std::optional<py::array>& query_groups, bool exclude_same_group, bool exclude_same_id,
                  RowId first_query, RowTally* tally, const CancelToken* cancel, std::size_t threads,
                  std::size_t memory_limit) {
-    Request request = read_request(queries, thresholds, query_groups, exclude_same_group, exclude_same_id,
-                                   first_query, tally, cancel, threads, memory_limit);
+    Request request = read_request(queries, thresholds, query_groups, exclude_same_group, exclude_same_id, first_query,
+                                   tally, cancel, threads, memory_limit);
     request.options.k = k;
     request.options.max_per_group = max_per_group;
     request.options.max_listed = max_listed;
@@ -109,21 +110,30 @@ py::tuple count(const Searcher& searcher, const py::array& queries, const std::v
 void register_tally(py::module_& m) {
     py::class_<RowTally>(m, "RowTally", "Counts for each base row, filled by searches with thresholds.")
         .def(py::init<std::size_t, std::size_t>(), py::arg("rows"), py::arg("levels"))
-        .def_property_readonly("counts",
-                               [](const RowTally& t) {
-                                   Counts out({size(t.rows()), size(t.levels())});
-                                   std::copy(t.counts().begin(), t.counts().end(), out.mutable_data());
-                                   return out;
-                               })
+        .def_property_readonly(
+            "counts",
+            [](const RowTally& t) {
+                Counts out({size(t.rows()), size(t.levels())});
+                std::int64_t* to = out.mutable_data();
+                t.read([to](const auto& counts, const auto&) { std::copy(counts.begin(), counts.end(), to); });
+                return out;
+            })
         .def_property_readonly("best_scores",
                                [](const RowTally& t) {
                                    Floats out(size(t.rows()));
-                                   for (std::size_t i = 0; i < t.rows(); ++i) out.mutable_data()[i] = t.best()[i].score;
+                                   float* to = out.mutable_data();
+                                   t.read([to](const auto&, const auto& best) {
+                                       std::transform(best.begin(), best.end(), to,
+                                                      [](const Match& match) { return match.score; });
+                                   });
                                    return out;
                                })
         .def_property_readonly("best_queries", [](const RowTally& t) {
             Ids out(size(t.rows()));
-            for (std::size_t i = 0; i < t.rows(); ++i) out.mutable_data()[i] = t.best()[i].id;
+            RowId* to = out.mutable_data();
+            t.read([to](const auto&, const auto& best) {
+                std::transform(best.begin(), best.end(), to, [](const Match& match) { return match.id; });
+            });
             return out;
         });
 }
@@ -138,9 +148,8 @@ void register_topk(py::module_& m) {
     register_tally(m);
 
     py::class_<Searcher>(m, "Searcher", "Exact top-k and threshold search by inner product; see deepssim.search.")
-        .def(py::init<std::size_t, std::size_t, bool, RowId, const std::string&>(), py::arg("dim"),
-             py::arg("capacity"), py::kw_only(), py::arg("with_groups") = false, py::arg("id_offset") = 0,
-             py::arg("isa") = "")
+        .def(py::init<std::size_t, std::size_t, bool, RowId, const std::string&>(), py::arg("dim"), py::arg("capacity"),
+             py::kw_only(), py::arg("with_groups") = false, py::arg("id_offset") = 0, py::arg("isa") = "")
         .def(
             "add",
             [](Searcher& self, const py::array& rows, const std::optional<py::array>& groups) {
@@ -164,7 +173,8 @@ void register_topk(py::module_& m) {
         .def_property_readonly("capacity", &Searcher::capacity)
         .def_property_readonly("id_offset", &Searcher::id_offset)
         .def_property_readonly("isa", &Searcher::isa)
-        .def("__len__", &Searcher::rows);
+        // Takes the searcher's lock, whose holder may be waiting for the GIL.
+        .def("__len__", &Searcher::rows, py::call_guard<py::gil_scoped_release>());
 
     m.def(
         "exact_scores",
@@ -175,12 +185,14 @@ void register_topk(py::module_& m) {
             Floats out(size(left.rows));
             float* target = out.mutable_data();
             const py::gil_scoped_release unlocked;  // reads borrowed buffers, writes an array made here
+            const FloatEnvironment environment;     // a score may be denormal
             for (std::size_t i = 0; i < left.rows; ++i) {
                 target[i] = exact_score(left.row(i), right.row(i), 1, left.cols);
             }
             return out;
         },
-        py::arg("a"), py::arg("b"), "Return the score of each row of `a` with the same row of `b`, by exact summation.");
+        py::arg("a"), py::arg("b"),
+        "Return the score of each row of `a` with the same row of `b`, by exact summation.");
 }
 
 }  // namespace deepssim::bindings

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "deepssim/exact.hpp"
+
 namespace deepssim {
 
 namespace {
@@ -11,7 +13,7 @@ namespace {
 // The inputs first .. first + weights.size() - 1 under one output, with the length each contributes,
 // counted in units of 1 / n_out so that all lengths are integers.
 struct Span {
-    std::size_t first;
+    std::size_t first = 0;
     std::vector<double> weights;
 };
 
@@ -37,6 +39,7 @@ void resize_area(MatrixView image, std::size_t height, std::size_t width, float*
         throw InvalidInput("cannot resize " + std::to_string(image.rows) + " x " + std::to_string(image.cols) +
                            " pixels to " + std::to_string(height) + " x " + std::to_string(width));
     }
+    const FloatEnvironment environment;
     const std::vector<Span> rows = coverage(image.rows, height);
     const std::vector<Span> columns = coverage(image.cols, width);
     const double area = static_cast<double>(image.rows) * static_cast<double>(image.cols);

@@ -40,17 +40,17 @@ void scan(const float* tile, const float* panels, std::size_t n_panels, std::siz
 void rescore(const float* query, const float* panel, std::size_t dim, double* sums) {
     __m256d totals[4];
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) totals[j] = _mm256_setzero_pd();
+    for (std::size_t j = 0; j < 4; ++j) totals[j] = _mm256_setzero_pd();
     for (std::size_t d = 0; d < dim; ++d) {
         const __m256d q = _mm256_set1_pd(static_cast<double>(query[d]));
         const float* x = panel + d * kPanelRows;
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) {
+        for (std::size_t j = 0; j < 4; ++j) {
             totals[j] = _mm256_fmadd_pd(q, _mm256_cvtps_pd(_mm_loadu_ps(x + 4 * j)), totals[j]);
         }
     }
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) _mm256_storeu_pd(sums + 4 * j, totals[j]);
+    for (std::size_t j = 0; j < 4; ++j) _mm256_storeu_pd(sums + 4 * j, totals[j]);
 }
 
 std::size_t select(const float* scores, std::size_t n, float cut, std::uint32_t* indices) {

@@ -25,8 +25,7 @@ struct Kernels {
     // scores[i * (16 * n_panels) + row]. Elements are taken in order, one accumulator a pair, fused or
     // not: the error is within float32_error_factor(dim) * |q| * |x| + float32_error_absolute(dim).
     // Overflow is excluded by the limit on norms.
-    void (*scan)(const float* tile, const float* panels, std::size_t n_panels, std::size_t dim,
-                 float* scores);
+    void (*scan)(const float* tile, const float* panels, std::size_t n_panels, std::size_t dim, float* scores);
 
     // Inner products of one query (contiguous) with the 16 rows of a panel, in float64; the error is
     // within float64_error_factor(dim) * |q| * |x|.

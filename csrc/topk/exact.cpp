@@ -118,9 +118,7 @@ double float32_error_factor(std::size_t dim) {
     return nu / (1.0 - nu) * (1.0 + 0x1p-40);
 }
 
-double float32_error_absolute(std::size_t dim) {
-    return static_cast<double>(dim + 2) * 0x1p-149;
-}
+double float32_error_absolute(std::size_t dim) { return static_cast<double>(dim + 2) * 0x1p-149; }
 
 std::optional<float> score_if_decided(double sum, double error) {
     // Rounding is monotone: the true value lies in [sum - error, sum + error], so its float64 lies

@@ -10,8 +10,7 @@ namespace {
 
 void keep_uncapped(std::vector<Match>& matches, std::size_t k) {
     if (matches.size() > k) {
-        std::nth_element(matches.begin(), matches.begin() + static_cast<std::ptrdiff_t>(k), matches.end(),
-                         is_better);
+        std::nth_element(matches.begin(), matches.begin() + static_cast<std::ptrdiff_t>(k), matches.end(), is_better);
         matches.resize(k);
     }
     std::sort(matches.begin(), matches.end(), is_better);
@@ -19,8 +18,7 @@ void keep_uncapped(std::vector<Match>& matches, std::size_t k) {
 
 }  // namespace
 
-void keep_best(std::vector<Match>& matches, std::vector<GroupId>& groups, std::size_t k,
-               std::size_t max_per_group) {
+void keep_best(std::vector<Match>& matches, std::vector<GroupId>& groups, std::size_t k, std::size_t max_per_group) {
     if (max_per_group == 0) {
         keep_uncapped(matches, k);
         groups.clear();

@@ -28,8 +28,8 @@ double checked_norm(const float* row, std::size_t dim, const char* what, std::si
 
 std::size_t packed_bytes(std::size_t dim, std::size_t capacity, bool with_groups) {
     const std::size_t panels = panel_count(capacity);
-    return panels * simd::kPanelRows * dim * sizeof(float) + capacity * sizeof(double) +
-           panels * sizeof(double) + (with_groups ? capacity * sizeof(GroupId) : 0);
+    return panels * simd::kPanelRows * dim * sizeof(float) + capacity * sizeof(double) + panels * sizeof(double) +
+           (with_groups ? capacity * sizeof(GroupId) : 0);
 }
 
 PackedBase::PackedBase(std::size_t dim, std::size_t capacity, bool with_groups)
@@ -47,8 +47,8 @@ void PackedBase::add(MatrixView rows, std::span<const GroupId> groups) {
                            std::to_string(dim_));
     }
     if (rows.rows > capacity_ - rows_) {
-        throw InvalidInput("no room for " + std::to_string(rows.rows) + " more base rows: " +
-                           std::to_string(rows_) + " of " + std::to_string(capacity_) + " are taken");
+        throw InvalidInput("no room for " + std::to_string(rows.rows) + " more base rows: " + std::to_string(rows_) +
+                           " of " + std::to_string(capacity_) + " are taken");
     }
     if (with_groups_ ? groups.size() != rows.rows : !groups.empty()) {
         throw InvalidInput("expected " + std::to_string(with_groups_ ? rows.rows : 0) + " groups, got " +

@@ -15,17 +15,20 @@ namespace deepssim {
 namespace {
 
 // benchmarks/bench_topk.py: panels of half a megabyte stay in the second-level cache between tiles.
-constexpr std::size_t kPanelBlockBytes = 512 * 1024;
+constexpr std::size_t kPanelBlockBytes = std::size_t{512} * 1024;
 constexpr std::size_t kQueryBlock = 4 * simd::kMaxTileQueries;
 
 // Products of sizes are taken in long double: none of them comes near its range.
 void refuse_overflow(const PlanRequest& r) {
-    const long double base = static_cast<long double>(r.base_rows + simd::kPanelRows) * static_cast<long double>(r.dim) * 4;
-    const long double row = static_cast<long double>(r.k + r.max_listed) * 12 + static_cast<long double>(r.levels) * 8;
-    const long double lists = static_cast<long double>(r.k + r.max_listed) * 512 * kQueryBlock;
+    const long double base =
+        (static_cast<long double>(r.base_rows) + simd::kPanelRows) * static_cast<long double>(r.dim) * 4;
+    const long double listed = static_cast<long double>(r.k) + static_cast<long double>(r.max_listed);
+    const long double row =
+        static_cast<long double>(r.dim) * 4 + 16 + listed * 12 + static_cast<long double>(r.levels) * 8;
+    const long double lists = listed * 512 * kQueryBlock;
     const long double tally = static_cast<long double>(r.base_rows) * (static_cast<long double>(r.levels) + 2) * 8;
-    const auto limit = static_cast<long double>(std::numeric_limits<std::size_t>::max() / 8);
-    if (base + lists + tally + row * static_cast<long double>(r.max_chunk_rows) > limit) {
+    constexpr std::size_t kLimit = std::numeric_limits<std::size_t>::max() / 8;
+    if (base + lists + tally + row * static_cast<long double>(r.max_chunk_rows) > static_cast<long double>(kLimit)) {
         throw InvalidInput("the sizes asked for overflow: reduce k or the number of pairs listed a query");
     }
 }
@@ -67,7 +70,8 @@ Plan plan_search(const PlanRequest& r) {
     }
     refuse_overflow(r);
     const std::size_t most_rows = std::max<std::size_t>(1, r.max_chunk_rows);
-    const std::size_t threads = std::max<std::size_t>(1, r.threads);
+    const std::size_t least_rows = std::clamp<std::size_t>(r.min_chunk_rows, 1, most_rows);
+    const std::size_t threads = std::clamp<std::size_t>(r.threads, 1, most_rows);  // more would have no work
     if (r.memory_limit == 0) return with_chunk(fixed_parts(r, threads, kQueryBlock), most_rows);
 
     for (const std::size_t block : {kQueryBlock, simd::kMaxTileQueries, std::size_t{1}}) {
@@ -76,14 +80,17 @@ Plan plan_search(const PlanRequest& r) {
             const std::size_t fixed = fixed_bytes(plan);
             if (fixed >= r.memory_limit) continue;
             const std::size_t rows = std::min(most_rows, (r.memory_limit - fixed) / plan.row_bytes);
-            if (rows >= std::min(most_rows, n * block)) return with_chunk(plan, rows);
+            if (rows >= std::max(least_rows, std::min(most_rows, n * block))) return with_chunk(plan, rows);
         }
     }
-    const std::size_t minimum = with_chunk(fixed_parts(r, 1, 1), 1).total_bytes;
-    throw MemoryLimitTooSmall("a search of " + std::to_string(r.base_rows) + " rows of " + std::to_string(r.dim) +
-                                  " elements needs at least " + std::to_string(minimum) + " bytes, the limit is " +
-                                  std::to_string(r.memory_limit),
-                              minimum);
+    const std::size_t minimum = with_chunk(fixed_parts(r, 1, 1), least_rows).total_bytes;
+    const bool is_one_row = least_rows == 1;
+    throw MemoryLimitTooSmall(
+        "a search of " + std::to_string(r.base_rows) + " rows of " + std::to_string(r.dim) + " elements" +
+            (is_one_row ? "" : " by " + std::to_string(least_rows) + " queries at a time") + " needs at least " +
+            std::to_string(minimum) + " bytes, the limit is " + std::to_string(r.memory_limit) +
+            (is_one_row ? "" : "; raise it, or search fewer queries at a time"),
+        minimum);
 }
 
 }  // namespace deepssim

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <mutex>
 
 #include "deepssim/exact.hpp"
@@ -16,11 +17,15 @@ namespace deepssim {
 
 namespace {
 
-void check_options(const SearchOptions& options, std::size_t n_queries, const PackedBase& base,
-                   const RowTally* tally) {
+void check_options(const SearchOptions& options, std::size_t n_queries, const PackedBase& base, const RowTally* tally) {
     if (!options.query_groups.empty() && options.query_groups.size() != n_queries) {
         throw InvalidInput("expected " + std::to_string(n_queries) + " query groups, got " +
                            std::to_string(options.query_groups.size()));
+    }
+    if (options.first_query < 0 ||
+        n_queries > static_cast<std::size_t>(std::numeric_limits<RowId>::max() - options.first_query)) {
+        throw InvalidInput("query ids must lie between 0 and 2^63 - 1: the first query's, " +
+                           std::to_string(options.first_query) + ", does not allow that");
     }
     if (options.exclude_same_group && !base.with_groups()) {
         throw InvalidInput("excluding the same group needs groups of the base rows");
@@ -55,6 +60,10 @@ Searcher::Searcher(std::size_t dim, std::size_t capacity, bool with_groups, RowI
     request.base_rows = capacity;
     request.with_groups = with_groups;
     plan_search(request);
+    if (id_offset < 0 || capacity > static_cast<std::size_t>(std::numeric_limits<RowId>::max() - id_offset)) {
+        throw InvalidInput("ids must lie between 0 and 2^63 - 1: the id offset " + std::to_string(id_offset) +
+                           " does not allow that");
+    }
     base_ = std::make_unique<PackedBase>(dim, capacity, with_groups);
 }
 
@@ -86,6 +95,7 @@ Plan Searcher::plan(const SearchOptions& options, std::size_t n_queries, bool wi
     request.threads = options.threads == 0 ? usable_processors() : options.threads;
     request.memory_limit = options.memory_limit;
     request.max_chunk_rows = n_queries;
+    request.min_chunk_rows = n_queries;  // one call answers them all
     return plan_search(request);
 }
 
@@ -100,12 +110,6 @@ SearchStatistics Searcher::search(MatrixView queries, const SearchOptions& optio
     check_options(options, queries.rows, *base_, tally);
     if (queries.rows == 0) return {};
     const Plan plan = this->plan(options, queries.rows, tally != nullptr);
-    if (plan.chunk_rows < queries.rows) {
-        throw MemoryLimitTooSmall("this memory limit allows " + std::to_string(plan.chunk_rows) +
-                                      " queries a call, not " + std::to_string(queries.rows) +
-                                      "; search fewer at a time",
-                                  plan.total_bytes + (queries.rows - plan.chunk_rows) * plan.row_bytes);
-    }
     std::vector<double> norms(queries.rows);
     for (std::size_t i = 0; i < queries.rows; ++i) norms[i] = checked_norm(queries.row(i), dim(), "query", i);
 

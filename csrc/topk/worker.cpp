@@ -22,8 +22,8 @@ std::size_t Worker::bytes(const PlanRequest& r, const Plan& plan) {
     // Rounded up to the largest tile of any instruction set, so that plans do not depend on it.
     const std::size_t queries = tiles_in(plan.query_block, simd::kMaxTileQueries) * simd::kMaxTileQueries;
     const std::size_t per_row = sizeof(std::uint32_t) + sizeof(Candidate) + 4 * sizeof(Match);
-    const std::size_t per_query = Keeper::bytes(r.k, 1) + Keeper::bytes(r.max_listed, 0) + sizeof(Query) +
-                                  r.levels * sizeof(std::int64_t);
+    const std::size_t per_query =
+        Keeper::bytes(r.k, 1) + Keeper::bytes(r.max_listed, 0) + sizeof(Query) + r.levels * sizeof(std::int64_t);
     return sizeof(Worker) + queries * (r.dim * sizeof(float) + per_query) +
            block_rows * (simd::kMaxTileQueries * sizeof(float) + per_row) + 4096 +
            (r.with_tally ? kTallyBuffer * sizeof(RowTally::Entry) : 0);

@@ -62,8 +62,7 @@ class Worker {
 
     void begin(std::size_t first, std::size_t count);
     void scan_panels(std::size_t first_panel, std::size_t n_panels);
-    void consider(std::size_t slot, const float* scores, std::size_t first_panel, std::size_t n_rows,
-                  double max_norm);
+    void consider(std::size_t slot, const float* scores, std::size_t first_panel, std::size_t n_rows, double max_norm);
     bool is_excluded(std::size_t query, std::size_t row) const;
     void prefilter(std::size_t slot, std::size_t first_row, double slack, float listing_cut);
     void rescore(std::size_t slot, std::size_t first_panel);
@@ -78,11 +77,11 @@ class Worker {
     float lowest_threshold_;
     std::size_t first_query_ = 0;
     std::size_t n_queries_ = 0;
-    std::vector<float> tiles_;           // packed queries of the block
-    std::vector<float> scores_;          // of one tile against one block of panels
+    std::vector<float> tiles_;   // packed queries of the block
+    std::vector<float> scores_;  // of one tile against one block of panels
     std::vector<std::uint32_t> indices_;
     std::vector<Candidate> candidates_;
-    std::vector<Match> probe_;           // scratch of prefilter
+    std::vector<Match> probe_;  // scratch of prefilter
     std::vector<GroupId> probe_groups_;
     std::vector<Query> slots_;
     std::vector<RowTally::Entry> entries_;

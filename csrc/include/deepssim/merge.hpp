@@ -13,8 +13,7 @@ namespace deepssim {
 // (0: no cap; rows of kNoGroup are never capped), the first k. `matches` and `groups` run in parallel;
 // `groups` may be empty when there is no cap. Both are cut to the answer, best first.
 // Applying it to any split of the candidates and again to the union gives the same answer.
-void keep_best(std::vector<Match>& matches, std::vector<GroupId>& groups, std::size_t k,
-               std::size_t max_per_group);
+void keep_best(std::vector<Match>& matches, std::vector<GroupId>& groups, std::size_t k, std::size_t max_per_group);
 
 // Merges `n_lists` answers of k places each (row-major, padded) for one query into `out` (k places,
 // padded). Rows must not occur in two lists. `groups` as in keep_best, aligned with `lists`.

@@ -23,21 +23,21 @@ class PackedBase;
 
 struct SearchOptions {
     std::size_t k = 0;
-    std::size_t max_per_group = 0;          // at most so many rows of one group in a query's k; 0: no cap
-    bool exclude_same_group = false;        // leave out pairs whose groups are equal and known
-    bool exclude_same_id = false;           // leave out the pair of a query with the base row of its id
-    RowId first_query = 0;                  // id of the first query
-    std::span<const GroupId> query_groups;  // empty: none known
-    std::span<const float> thresholds;      // ascending; a pair counts when score >= threshold
-    std::size_t max_listed = 0;             // pairs over the lowest threshold listed a query, best first
-    std::size_t threads = 0;                // 0: as many as the process may use
-    std::size_t memory_limit = 0;           // bytes for the base, workers and results; 0: no limit
+    std::size_t max_per_group = 0;            // at most so many rows of one group in a query's k; 0: no cap
+    bool exclude_same_group = false;          // leave out pairs whose groups are equal and known
+    bool exclude_same_id = false;             // leave out the pair of a query with the base row of its id
+    RowId first_query = 0;                    // id of the first query
+    std::span<const GroupId> query_groups{};  // empty: none known
+    std::span<const float> thresholds{};      // ascending; a pair counts when score >= threshold
+    std::size_t max_listed = 0;               // pairs over the lowest threshold listed a query, best first
+    std::size_t threads = 0;                  // 0: as many as the process may use
+    std::size_t memory_limit = 0;             // bytes for the base, workers and results; 0: no limit
 };
 
 struct SearchStatistics {
-    std::int64_t pairs = 0;       // scanned
-    std::int64_t rescored = 0;    // not discarded by the bound
-    std::int64_t exact = 0;       // not decided in float64
+    std::int64_t pairs = 0;     // scanned
+    std::int64_t rescored = 0;  // not discarded by the bound
+    std::int64_t exact = 0;     // not decided in float64
 };
 
 // Base rows are added once, then searched any number of times. The rows are copied into panels; nothing

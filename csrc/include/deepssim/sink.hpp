@@ -12,10 +12,10 @@
 namespace deepssim {
 
 struct QueryResult {
-    std::size_t query = 0;                  // index into the queries of the call
-    std::span<const Match> best;            // at most k, best first
-    std::span<const Match> listed;          // pairs over the lowest threshold: the best max_listed
-    std::span<const std::int64_t> counts;   // pairs at or over each threshold, all of them
+    std::size_t query = 0;                 // index into the queries of the call
+    std::span<const Match> best;           // at most k, best first
+    std::span<const Match> listed;         // pairs over the lowest threshold: the best max_listed
+    std::span<const std::int64_t> counts;  // pairs at or over each threshold, all of them
 };
 
 class Sink {

@@ -14,9 +14,9 @@ namespace deepssim {
 class RowTally {
    public:
     struct Entry {
-        RowId row;      // index into the base, without the searcher's id offset
+        RowId row;  // index into the base, without the searcher's id offset
         float score;
-        RowId query;    // id of the query: first_query + its index
+        RowId query;  // id of the query: first_query + its index
     };
 
     // Counts for `rows` base rows at `levels` thresholds.
@@ -28,6 +28,13 @@ class RowTally {
     // Adds pairs; thread-safe. The outcome does not depend on the order of calls.
     void add(std::span<const Entry> entries, std::span<const float> thresholds);
 
+    // Calls copy(counts, best) while no search adds to them; counts() and best() are for when none runs.
+    template <class Copy>
+    void read(const Copy& copy) const {
+        const std::lock_guard lock(mutex_);
+        copy(counts_, best_);
+    }
+
     // Row-major (rows, levels): pairs at or over each threshold, ascending thresholds.
     const std::vector<std::int64_t>& counts() const { return counts_; }
     // The best pair of each row: score and query (kPadding where there was none).
@@ -37,7 +44,7 @@ class RowTally {
     std::size_t levels_;
     std::vector<std::int64_t> counts_;
     std::vector<Match> best_;
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
 };
 
 }  // namespace deepssim
