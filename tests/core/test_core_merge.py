@@ -27,7 +27,7 @@ def lists_of(draw_scores, n_parts, n_queries, k):
 
 
 def merged_by_definition(scores, ids, groups, cap):
-    n_parts, n_queries, k = scores.shape
+    _, n_queries, k = scores.shape
     out_scores = np.full((n_queries, k), -np.inf, np.float32)
     out_ids = np.full((n_queries, k), -1, np.int64)
     for query in range(n_queries):

@@ -28,7 +28,8 @@ def check_counts(result, scores, thresholds, max_listed):
 def check_tally(tally, scores, thresholds, first_query):
     expected = np.stack([(scores >= np.float32(t)).sum(axis=0) for t in thresholds], axis=1)
     np.testing.assert_array_equal(tally.counts, expected)
-    best = top_k(scores.T, 1, allowed=scores.T >= np.float32(thresholds[0]), offset=first_query)
+    by_row = scores.transpose()
+    best = top_k(by_row, 1, allowed=by_row >= np.float32(thresholds[0]), offset=first_query)
     assert_same((tally.best_scores, tally.best_queries), (best[0][:, 0], best[1][:, 0]))
 
 

@@ -76,7 +76,8 @@ bool same_bits(double a, double b) { return std::bit_cast<std::uint64_t>(a) == s
 bool same_bits(float a, float b) { return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b); }
 
 float any_float(Rng& rng, int lowest, int highest) {
-    const int exponent = lowest + static_cast<int>(below(rng, static_cast<std::size_t>(highest - lowest + 1)));
+    const auto span = static_cast<std::size_t>(highest - lowest) + 1;
+    const int exponent = lowest + static_cast<int>(below(rng, span));
     return static_cast<float>(std::ldexp(uniform(rng), exponent));
 }
 

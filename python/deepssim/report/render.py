@@ -80,9 +80,9 @@ def write_report(folder: Path, *, with_images: bool = True, pseudonyms: bool = F
     deepssim.errors.UsageError: no-such-audit is no folder; name the folder of a finished audit
     """
     # Absolute: the Parquet library takes a leading ~ for the home folder.
-    folder = Path(folder).absolute()
+    given, folder = folder, Path(folder).absolute()
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder; name the folder of a finished audit")
+        raise UsageError(f"{given} is no folder; name the folder of a finished audit")
     if out is None:
         out = folder / ("report.html" if with_images and not pseudonyms else "report-shareable.html")
     out = Path(out)
