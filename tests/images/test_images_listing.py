@@ -207,7 +207,7 @@ def test_a_missing_package_is_named_when_it_is_needed(tmp_path, monkeypatch, nam
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None if module == name else find(module))
     list_images(tmp_path)
     (tmp_path / ("b.nii.gz" if name == "nibabel" else "b.dcm")).write_bytes(b"x")
-    with pytest.raises(MissingDependencyError, match=r'pip install (nibabel|pydicom)'):
+    with pytest.raises(MissingDependencyError, match=r"pip install (nibabel|pydicom)"):
         list_images(tmp_path)
 
 
