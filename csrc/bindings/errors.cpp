@@ -1,5 +1,8 @@
 #include <pybind11/pybind11.h>
 
+#include <exception>
+#include <utility>
+
 #include "deepssim/types.hpp"
 #include "register.hpp"
 
@@ -13,7 +16,7 @@ void register_errors(py::module_& m) {
     static py::exception<MemoryLimitTooSmall> memory_error(m, "MemoryLimitTooSmall", PyExc_MemoryError);
     py::register_exception_translator([](std::exception_ptr error) {
         try {
-            if (error) std::rethrow_exception(error);
+            if (error) std::rethrow_exception(std::move(error));
         } catch (const MemoryLimitTooSmall& e) {
             const py::object value = py::handle(memory_error)(e.what());
             value.attr("minimum_bytes") = e.minimum_bytes;

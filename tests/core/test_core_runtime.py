@@ -53,13 +53,20 @@ def test_ctrl_c_ends_a_search():
     code = (
         SLOW_SEARCH
         + """
-import signal
-from deepssim.search import Searcher
+import signal, threading
+from deepssim.search import RowTally, Searcher
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
 searcher = Searcher.of(base)
-print("searching", flush=True)
+tally = RowTally(len(base), 1)
+
+def watch():
+    while tally.counts[0, 0] == 0:
+        pass
+    print("searching", flush=True)
+
+threading.Thread(target=watch, daemon=True).start()
 try:
-    searcher.search(queries, 0, thresholds=[-1.0], threads=1)
+    searcher.search(queries, 0, thresholds=[-1.0], tally=tally, threads=1)
 except KeyboardInterrupt:
     print("interrupted", len(searcher), flush=True)
 """
