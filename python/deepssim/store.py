@@ -442,6 +442,9 @@ def build_store(
     """
     say = status if status is not None else (lambda _: None)
     path = path.absolute()
+    source = Path(listing.source)
+    if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{path} lies inside the images ({listing.source}): name a folder outside for the store")
     with locked(make_private_folder(path)):
         return _build(listing, encoder, path, shard_rows, threads, progress, say)
 

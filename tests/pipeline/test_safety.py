@@ -204,3 +204,9 @@ def test_images_without_structure_at_the_metrics_size_are_skipped(tmp_path):
     store = build_store(list_images(tmp_path / "mixed.npy"), Encoder(load_metric("pixel")), tmp_path / "store")
     assert len(store) == 3
     assert store.skipped()["code"].to_pylist() == ["constant"]
+
+
+def test_a_store_does_not_go_into_the_images(cohort):
+    done = deepssim("embed", cohort.real, "--out", cohort.real / "st", "-q")
+    assert done.returncode == 2
+    assert not (cohort.real / "st").exists()
