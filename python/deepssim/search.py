@@ -36,6 +36,12 @@ Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
 
+def _first_line(error: Exception) -> str:
+    """Return what a person needs: the binding layer adds signatures and values on further lines."""
+    first, _, rest = str(error).partition("\n")
+    return f"{first} Pass NumPy arrays and numbers that are 0 or more" if rest else first
+
+
 class SearchError(DeepSSIMError):
     """A search got arrays that it cannot take."""
 
@@ -99,8 +105,8 @@ class Searcher:
     ) -> None:
         try:
             self._core = _core.Searcher(dim, capacity, with_groups=with_groups, id_offset=id_offset, isa=isa)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        except (TypeError, ValueError) as error:
+            raise UsageError(_first_line(error)) from error
         except MemoryError as error:
             raise MemoryLimitError(f"no memory for {capacity} base rows of {dim} elements") from error
 
@@ -138,7 +144,7 @@ class Searcher:
         try:
             self._core.add(rows, groups)
         except (TypeError, ValueError) as error:
-            raise SearchError(str(error)) from error
+            raise SearchError(_first_line(error)) from error
 
     def search(
         self,
@@ -196,7 +202,7 @@ class Searcher:
                 memory_limit=memory_limit,
             )
         except (TypeError, ValueError) as error:
-            raise SearchError(str(error)) from error
+            raise SearchError(_first_line(error)) from error
         except _core.MemoryLimitTooSmall as error:
             raise MemoryLimitError(str(error)) from error
         return SearchResult(
@@ -223,7 +229,7 @@ class Searcher:
         try:
             pairs, hit, _ = self._core.count(queries, thresholds, tally=tally, first_query=first_query, threads=threads)
         except (TypeError, ValueError) as error:
-            raise SearchError(str(error)) from error
+            raise SearchError(_first_line(error)) from error
         return Counts(pairs, hit)
 
 
@@ -249,7 +255,7 @@ def merge_topk(scores: Floats, ids: Ids, groups: Ids | None = None, *, max_per_g
     try:
         return _core.merge_topk(scores, ids, groups, max_per_group)
     except (TypeError, ValueError) as error:
-        raise SearchError(str(error)) from error
+        raise SearchError(_first_line(error)) from error
 
 
 def exact_scores(a: Floats, b: Floats) -> Floats:
@@ -262,7 +268,7 @@ def exact_scores(a: Floats, b: Floats) -> Floats:
     try:
         return _core.exact_scores(a, b)
     except (TypeError, ValueError) as error:
-        raise SearchError(str(error)) from error
+        raise SearchError(_first_line(error)) from error
 
 
 def plan_search(

@@ -7,7 +7,7 @@ import pytest
 from cases import assert_same, make_rows
 from oracle import score_matrix, top_k
 
-from deepssim.errors import UsageError
+from deepssim.errors import DeepSSIMError, UsageError
 from deepssim.search import Searcher, SearchError, exact_scores
 
 BASE = make_rows("unit", 12, 8, 1)
@@ -178,3 +178,14 @@ def test_ids_that_cannot_be_are_refused(id_offset):
 def test_exact_scores_of_different_shapes_are_refused():
     with pytest.raises(SearchError, match="differ in shape"):
         exact_scores(BASE, BASE[:3])
+
+
+def test_arguments_of_another_kind_are_one_line():
+    searcher = Searcher.of(np.eye(3, dtype=np.float32))
+    for queries, k in (([[1.0, 0.0, 0.0]], 1), (np.eye(3, dtype=np.float32), -1)):
+        with pytest.raises(DeepSSIMError) as caught:
+            searcher.search(queries, k)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DeepSSIMError) as caught:
+        Searcher(-1, 3)
+    assert "\n" not in str(caught.value)

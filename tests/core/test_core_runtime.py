@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_ctrl_c_ends_a_search():
     code = (
         SLOW_SEARCH
         + """
-import signal, threading
+import signal, threading, time
 from deepssim.search import RowTally, Searcher
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
 searcher = Searcher.of(base)
@@ -61,7 +62,7 @@ tally = RowTally(len(base), 1)
 
 def watch():
     while tally.counts[0, 0] == 0:
-        pass
+        time.sleep(0.001)
     print("searching", flush=True)
 
 threading.Thread(target=watch, daemon=True).start()
@@ -106,7 +107,7 @@ def test_other_threads_run_during_a_search_and_can_cancel_it():
     thread, outcome = search_in_thread(searcher, queries, tally=tally, cancel=token, threads=1)
     # A search that held the GIL would let this loop see it either not begun or finished, never half done.
     while thread.is_alive() and tally.counts[0, 0] == 0:
-        pass
+        time.sleep(0.001)
     seen = tally.counts.sum()
     token.cancel()
     thread.join()
