@@ -36,10 +36,10 @@ def test_topk(benchmark, make_rows, n_base, n_queries, dim, k, level):
     result = benchmark(searcher.search, queries, k)
     assert agreement(result.ids[:200], with_numpy(base, queries[:200], k)) > 0.99
     assert (np.diff(result.scores, axis=1) <= 0).all()
-    benchmark.extra_info["pairs"] = result.n_pairs
-    benchmark.extra_info["rescored_share"] = result.n_rescored / result.n_pairs
+    benchmark.extra_info["pairs"] = result.statistics.n_pairs
+    benchmark.extra_info["rescored_share"] = result.statistics.n_rescored / result.statistics.n_pairs
     if benchmark.stats:
-        benchmark.extra_info["pairs_per_second"] = result.n_pairs / benchmark.stats["median"]
+        benchmark.extra_info["pairs_per_second"] = result.statistics.n_pairs / benchmark.stats["median"]
 
 
 @pytest.mark.parametrize(("n_base", "n_queries", "dim", "k"), SIZES)

@@ -34,14 +34,15 @@ struct Request {
     SearchOptions options;
     MatrixView queries;
     RowTally* tally = nullptr;
+    ReverseTopk* reverse = nullptr;
     const CancelToken* cancel = nullptr;
 };
 
 // Keyword arguments that search() and count() share, read under the GIL.
 Request read_request(const py::array& queries, const std::vector<float>& thresholds,
                      const std::optional<py::array>& query_groups, bool exclude_same_group, bool exclude_same_id,
-                     RowId first_query, RowTally* tally, const CancelToken* cancel, std::size_t threads,
-                     std::size_t memory_limit) {
+                     RowId first_query, RowTally* tally, ReverseTopk* reverse, const CancelToken* cancel,
+                     std::size_t threads, std::size_t memory_limit, bool may_rotate) {
     Request request;
     request.queries = as_matrix(queries, "queries");
     if (query_groups) request.options.query_groups = as_vector<GroupId>(*query_groups, "query_groups", "int64");
@@ -51,7 +52,9 @@ Request read_request(const py::array& queries, const std::vector<float>& thresho
     request.options.first_query = first_query;
     request.options.threads = threads;
     request.options.memory_limit = memory_limit;
+    request.options.may_rotate = may_rotate;
     request.tally = tally;
+    request.reverse = reverse;
     request.cancel = cancel;
     return request;
 }
@@ -60,12 +63,15 @@ SearchStatistics run(const Searcher& searcher, const Request& request, Sink& sin
     // Safe without the GIL: the workers touch only borrowed buffers that the caller's arguments keep
     // alive, arrays made for this call, and the tally, which locks itself.
     const py::gil_scoped_release unlocked;
-    return searcher.search(request.queries, request.options, sink, request.tally, request.cancel, poll_signals);
+    return searcher.search(request.queries, request.options, sink, request.tally, request.reverse, request.cancel,
+                           poll_signals);
 }
 
 py::dict as_dict(const SearchStatistics& statistics) {
     py::dict out;
     out["pairs"] = statistics.pairs;
+    out["kept"] = statistics.kept;
+    out["refined"] = statistics.refined;
     out["rescored"] = statistics.rescored;
     out["exact"] = statistics.exact;
     return out;
@@ -74,16 +80,16 @@ py::dict as_dict(const SearchStatistics& statistics) {
 py::tuple search(const Searcher& searcher, const py::array& queries, std::size_t k, std::size_t max_per_group,
                  const std::vector<float>& thresholds, std::size_t max_listed,
                  const std::optional<py::array>& query_groups, bool exclude_same_group, bool exclude_same_id,
-                 RowId first_query, RowTally* tally, const CancelToken* cancel, std::size_t threads,
-                 std::size_t memory_limit) {
+                 RowId first_query, RowTally* tally, ReverseTopk* reverse, const CancelToken* cancel,
+                 std::size_t threads, std::size_t memory_limit, bool may_rotate) {
     Request request = read_request(queries, thresholds, query_groups, exclude_same_group, exclude_same_id, first_query,
-                                   tally, cancel, threads, memory_limit);
+                                   tally, reverse, cancel, threads, memory_limit, may_rotate);
     request.options.k = k;
     request.options.max_per_group = max_per_group;
     request.options.max_listed = max_listed;
     const std::size_t n = request.queries.rows;
     // Refuse what does not fit before the results are allocated.
-    searcher.plan(request.options, n, tally != nullptr);
+    searcher.plan(request.options, n, tally != nullptr, reverse);
     Floats scores({size(n), size(k)});
     Ids ids({size(n), size(k)});
     Floats listed_scores({size(n), size(max_listed)});
@@ -98,10 +104,10 @@ py::tuple search(const Searcher& searcher, const py::array& queries, std::size_t
 
 py::tuple count(const Searcher& searcher, const py::array& queries, const std::vector<float>& thresholds,
                 const std::optional<py::array>& query_groups, bool exclude_same_group, bool exclude_same_id,
-                RowId first_query, RowTally* tally, const CancelToken* cancel, std::size_t threads,
-                std::size_t memory_limit) {
+                RowId first_query, RowTally* tally, ReverseTopk* reverse, const CancelToken* cancel,
+                std::size_t threads, std::size_t memory_limit) {
     const Request request = read_request(queries, thresholds, query_groups, exclude_same_group, exclude_same_id,
-                                         first_query, tally, cancel, threads, memory_limit);
+                                         first_query, tally, reverse, cancel, threads, memory_limit, false);
     CountSink sink(thresholds.size());
     const SearchStatistics statistics = run(searcher, request, sink);
     return py::make_tuple(sink.pairs(), sink.queries(), as_dict(statistics));
@@ -138,6 +144,25 @@ void register_tally(py::module_& m) {
         });
 }
 
+void register_reverse(py::module_& m) {
+    py::class_<ReverseTopk>(m, "ReverseTopk", "Each base row's best queries, filled by any number of searches.")
+        .def(py::init<std::size_t, std::size_t, std::size_t>(), py::arg("rows"), py::arg("k"),
+             py::arg("max_per_group") = 0)
+        .def_property_readonly("rows", &ReverseTopk::rows)
+        .def_property_readonly("k", &ReverseTopk::k)
+        .def("read", [](const ReverseTopk& self) {
+            Floats scores({size(self.rows()), size(self.k())});
+            Ids ids({size(self.rows()), size(self.k())});
+            float* to_scores = scores.mutable_data();
+            RowId* to_ids = ids.mutable_data();
+            {
+                const py::gil_scoped_release unlocked;  // writes arrays made here; the answer locks itself
+                self.read(to_scores, to_ids);
+            }
+            return py::make_tuple(scores, ids);
+        });
+}
+
 }  // namespace
 
 void register_topk(py::module_& m) {
@@ -146,6 +171,7 @@ void register_topk(py::module_& m) {
         .def("cancel", &CancelToken::cancel)
         .def_property_readonly("is_cancelled", &CancelToken::is_cancelled);
     register_tally(m);
+    register_reverse(m);
 
     py::class_<Searcher>(m, "Searcher", "Exact top-k and threshold search by inner product; see deepssim.search.")
         .def(py::init<std::size_t, std::size_t, bool, RowId, const std::string&>(), py::arg("dim"), py::arg("capacity"),
@@ -164,11 +190,24 @@ void register_topk(py::module_& m) {
              py::arg("thresholds") = std::vector<float>{}, py::arg("max_listed") = 0,
              py::arg("query_groups") = py::none(), py::arg("exclude_same_group") = false,
              py::arg("exclude_same_id") = false, py::arg("first_query") = 0, py::arg("tally") = py::none(),
-             py::arg("cancel") = py::none(), py::arg("threads") = 0, py::arg("memory_limit") = 0)
+             py::arg("reverse") = py::none(), py::arg("cancel") = py::none(), py::arg("threads") = 0,
+             py::arg("memory_limit") = 0, py::arg("may_rotate") = false)
         .def("count", &count, py::arg("queries"), py::arg("thresholds"), py::kw_only(),
              py::arg("query_groups") = py::none(), py::arg("exclude_same_group") = false,
              py::arg("exclude_same_id") = false, py::arg("first_query") = 0, py::arg("tally") = py::none(),
-             py::arg("cancel") = py::none(), py::arg("threads") = 0, py::arg("memory_limit") = 0)
+             py::arg("reverse") = py::none(), py::arg("cancel") = py::none(), py::arg("threads") = 0,
+             py::arg("memory_limit") = 0)
+        .def(
+            "prepare",
+            [](Searcher& self, std::size_t head, const std::optional<py::array>& rotation, std::size_t threads) {
+                Preparation preparation;
+                preparation.head = head;
+                if (rotation) preparation.rotation = as_matrix(*rotation, "rotation");
+                const py::gil_scoped_release unlocked;  // the rotation is only read; the searcher locks itself
+                self.prepare(preparation, threads, poll_signals);
+            },
+            py::kw_only(), py::arg("head") = 0, py::arg("rotation") = py::none(), py::arg("threads") = 0)
+        .def("is_prepared", &Searcher::is_prepared, py::call_guard<py::gil_scoped_release>())
         .def_property_readonly("dim", &Searcher::dim)
         .def_property_readonly("capacity", &Searcher::capacity)
         .def_property_readonly("id_offset", &Searcher::id_offset)

@@ -1,78 +1,94 @@
-// AVX2 with FMA: 6 queries x 16 rows in 12 of the 16 vector registers.
-#include <immintrin.h>
-
-#include "kernels.hpp"
+// AVX2 without VNNI: 4 queries x 16 rows in 8 of the 16 vector registers.
+//
+// The byte products of AVX2 saturate at 16 bits. Codes of seven bits (1 to 127 against -63 to 63) leave room for
+// four products there: |sum| <= 4 * 127 * 63 = 32,004 < 2^15. Two steps are added in 16 bits before they are
+// widened, five instructions for 64 products. Codes of 16 bits (multiply-add of pairs) were a third slower and
+// float32 half as fast; see docs/core.md.
+#include "avx2-inl.hpp"
 
 namespace deepssim::simd {
 
 namespace {
 
-constexpr std::size_t kQueries = 6;
+__m256i add_products(__m256i sum, __m256i first, __m256i second, __m256i q_first, __m256i q_second) {
+    const __m256i pairs =
+        _mm256_add_epi16(_mm256_maddubs_epi16(first, q_first), _mm256_maddubs_epi16(second, q_second));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
 
-void scan(const float* tile, const float* panels, std::size_t n_panels, std::size_t dim, float* scores) {
-    const std::size_t n_rows = n_panels * kPanelRows;
-    for (std::size_t p = 0; p < n_panels; ++p) {
-        const float* x = panels + p * kPanelRows * dim;
-        const float* q = tile;
-        __m256 low[kQueries];
-        __m256 high[kQueries];
-#pragma GCC unroll 6
-        for (std::size_t i = 0; i < kQueries; ++i) low[i] = high[i] = _mm256_setzero_ps();
-        for (std::size_t d = 0; d < dim; ++d, x += kPanelRows, q += kQueries) {
-            const __m256 x_low = _mm256_loadu_ps(x);
-            const __m256 x_high = _mm256_loadu_ps(x + 8);
-#pragma GCC unroll 6
+struct Tile {
+    static constexpr std::size_t kQueries = 4;
+    static constexpr std::size_t kTileBytes = kQueries * kStepBytes;
+
+    static void scan_panel(const std::byte* q, const std::byte* x, std::size_t steps, const std::int32_t* starts,
+                           std::size_t first_row, std::int32_t (&all)[kQueries][kGroupRows]) {
+        __m256i low[kQueries];
+        __m256i high[kQueries];
+#pragma GCC unroll 4
+        for (std::size_t i = 0; i < kQueries; ++i) low[i] = high[i] = _mm256_set1_epi32(starts[i]);
+        for (std::size_t s = 0; s < steps; s += 2, x += 2 * kPanelStepBytes, q += 2 * kTileBytes) {
+            const __m256i low_first = load32(x);
+            const __m256i high_first = load32(x + 32);
+            const __m256i low_second = load32(x + kPanelStepBytes);
+            const __m256i high_second = load32(x + kPanelStepBytes + 32);
+#pragma GCC unroll 4
             for (std::size_t i = 0; i < kQueries; ++i) {
-                const __m256 broadcast = _mm256_broadcast_ss(q + i);
-                low[i] = _mm256_fmadd_ps(broadcast, x_low, low[i]);
-                high[i] = _mm256_fmadd_ps(broadcast, x_high, high[i]);
+                const __m256i first = broadcast4(q + i * kStepBytes);
+                const __m256i second = broadcast4(q + kTileBytes + i * kStepBytes);
+                low[i] = add_products(low[i], low_first, low_second, first, second);
+                high[i] = add_products(high[i], high_first, high_second, first, second);
             }
         }
-#pragma GCC unroll 6
+#pragma GCC unroll 4
         for (std::size_t i = 0; i < kQueries; ++i) {
-            float* out = scores + i * n_rows + p * kPanelRows;
-            _mm256_storeu_ps(out, low[i]);
-            _mm256_storeu_ps(out + 8, high[i]);
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(all[i] + first_row), low[i]);
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(all[i] + first_row + 8), high[i]);
         }
     }
+};
+
+std::int32_t dot(const std::byte* query, const std::byte* row, std::size_t bytes) {
+    __m256i sum = _mm256_setzero_si256();
+    for (std::size_t i = 0; i < bytes; i += 64) {
+        sum = add_products(sum, load32(row + i), load32(row + i + 32), load32(query + i), load32(query + i + 32));
+    }
+    return add_lanes(sum);
 }
 
-void rescore(const float* query, const float* panel, std::size_t dim, double* sums) {
-    __m256d totals[4];
+std::int64_t spin_integer(std::size_t rounds) {
+    __m256i sums[4];
+    __m256i x[4];
 #pragma GCC unroll 4
-    for (std::size_t j = 0; j < 4; ++j) totals[j] = _mm256_setzero_pd();
-    for (std::size_t d = 0; d < dim; ++d) {
-        const __m256d q = _mm256_set1_pd(static_cast<double>(query[d]));
-        const float* x = panel + d * kPanelRows;
+    for (std::size_t i = 0; i < 4; ++i) sums[i] = x[i] = _mm256_set1_epi8(static_cast<char>(i));
+    for (std::size_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 4
-        for (std::size_t j = 0; j < 4; ++j) {
-            totals[j] = _mm256_fmadd_pd(q, _mm256_cvtps_pd(_mm_loadu_ps(x + 4 * j)), totals[j]);
+        for (std::size_t i = 0; i < 4; ++i) {
+            asm volatile("" : "+x"(x[i]));  // so that no product can be taken once for all
+            __m256i y = x[i];
+            asm volatile("" : "+x"(y));
+            sums[i] = add_products(sums[i], x[i], y, x[i], y);
         }
     }
 #pragma GCC unroll 4
-    for (std::size_t j = 0; j < 4; ++j) _mm256_storeu_pd(sums + 4 * j, totals[j]);
-}
-
-std::size_t select(const float* scores, std::size_t n, float cut, std::uint32_t* indices) {
-    const __m256 limit = _mm256_set1_ps(cut);
-    std::size_t count = 0;
-    std::size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        const __m256 keep = _mm256_cmp_ps(_mm256_loadu_ps(scores + i), limit, _CMP_GE_OQ);
-        auto mask = static_cast<unsigned>(_mm256_movemask_ps(keep));
-        while (mask != 0) {
-            indices[count++] = static_cast<std::uint32_t>(i) + static_cast<std::uint32_t>(__builtin_ctz(mask));
-            mask &= mask - 1;
-        }
-    }
-    for (; i < n; ++i) {
-        if (scores[i] >= cut) indices[count++] = static_cast<std::uint32_t>(i);
-    }
-    return count;
+    for (std::size_t i = 0; i < 4; ++i) asm volatile("" : : "x"(sums[i]));
+    return static_cast<std::int64_t>(rounds * 4 * 64);
 }
 
 }  // namespace
 
-extern const Kernels kAvx2 = {"avx2", kQueries, scan, rescore, select};
+extern const Kernels kAvx2 = {"avx2",
+                              CodeFormat::kInt7Offset,
+                              Tile::kQueries,
+                              false,
+                              2,
+                              scan_with<Tile>,
+                              dot,
+                              quantise_body,
+                              largest_body,
+                              inner_body,
+                              kProductRows,
+                              product,
+                              spin_integer,
+                              spin_float};
 
 }  // namespace deepssim::simd

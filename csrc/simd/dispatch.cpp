@@ -1,4 +1,14 @@
 // Picks the kernel table once, outside every loop. Compiled for the baseline processor.
+#if defined(DEEPSSIM_HAVE_X86)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#if defined(DEEPSSIM_HAVE_ARM64)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 
@@ -21,15 +31,53 @@ bool always() { return true; }
 
 #if defined(DEEPSSIM_HAVE_X86)
 bool has_avx2() { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }
-bool has_avx512() { return has_avx2() && __builtin_cpu_supports("avx512f") != 0; }
+
+// g++ 12 knows neither AVX-VNNI nor AMX by name: bits of leaf 7.
+bool has_leaf7_bit(unsigned subleaf, bool in_edx, unsigned bit) {
+    unsigned eax = 0;
+    unsigned ebx = 0;
+    unsigned ecx = 0;
+    unsigned edx = 0;
+    if (__get_cpuid_count(7, subleaf, &eax, &ebx, &ecx, &edx) == 0) return false;
+    return (((in_edx ? edx : eax) >> bit) & 1U) != 0;
+}
+bool has_avxvnni() { return has_avx2() && has_leaf7_bit(1, false, 4); }
+
+bool has_avx512vnni() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+           __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
+           __builtin_cpu_supports("avx512vnni") != 0;
+}
+
+// Linux hands the tile registers only to a process that has asked for them; asking again is harmless.
+bool may_use_tiles() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    constexpr long kRequestPermission = 0x1023;
+    constexpr long kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
+}
+bool has_amx() {
+    static const bool usable =
+        has_avx512vnni() && has_leaf7_bit(0, true, 24) && has_leaf7_bit(0, true, 25) && may_use_tiles();
+    return usable;
+}
+#endif
+
+#if defined(DEEPSSIM_HAVE_ARM64)
+bool has_dot_product() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 #endif
 
 // Ascending; the last that runs is the default.
 constexpr Level kLevels[] = {
     {&kPortable, always},
 #if defined(DEEPSSIM_HAVE_X86)
-    {&kAvx2, has_avx2},
-    {&kAvx512, has_avx512},
+    {&kAvx2, has_avx2},           {&kAvxVnni, has_avxvnni}, {&kAvx512Vnni, has_avx512vnni}, {&kAmx, has_amx},
+#endif
+#if defined(DEEPSSIM_HAVE_ARM64)
+    {&kNeonDot, has_dot_product},
 #endif
 };
 

@@ -9,35 +9,96 @@
 
 namespace deepssim::simd {
 
-// Base rows are packed in panels of this many: element d of the panel's rows lies at panel[d * 16 + lane].
+// Rows are packed in panels of this many, and four panels make a group, which shares one scale.
 inline constexpr std::size_t kPanelRows = 16;
+inline constexpr std::size_t kGroupPanels = 4;
+inline constexpr std::size_t kGroupRows = kPanelRows * kGroupPanels;
+
+// Codes take a byte an element and go in steps of four: step s of a panel's rows lies at
+// panel + (s * 16 + lane) * 4.
+inline constexpr std::size_t kStepBytes = 4;
+inline constexpr std::size_t kPanelStepBytes = kPanelRows * kStepBytes;
 
 // The most queries any kernel takes in one tile.
-inline constexpr std::size_t kMaxTileQueries = 12;
+inline constexpr std::size_t kMaxTileQueries = 32;
+inline constexpr std::size_t kMaxProductRows = 12;
+
+// How elements are coded. The codes of queries are always signed bytes.
+enum class CodeFormat : std::uint8_t {
+    kInt8,        // -127 to 127
+    kInt8Offset,  // the same, 128 added in base rows: for instructions that multiply unsigned by signed
+    kInt7Offset,  // -63 to 63, 64 added in base rows
+};
+
+// What bounds a pair's score: see docs/core.md. A query's numbers lie [term][query of the tile].
+enum QueryTerm : std::size_t { kCut, kReverseOffset, kReverseFactor, kSlack0, kSlack1, kSlack2, kSlack3, kQueryTerms };
+enum GroupTerm : std::size_t { kInverseScale, kRowCut, kBound0, kBound1, kBound2, kBound3, kGroupTerms };
+
+// One group of base rows against consecutive tiles of queries: the group stays in the first-level cache.
+struct ScanJob {
+    const std::byte* group;     // codes of the group's four panels
+    const double* group_terms;  // [kGroupTerms]
+    std::size_t steps;          // a multiple of Kernels::step_multiple
+    std::size_t n_tiles;
+    const std::byte* queries;    // [n_tiles] tiles of codes, in the kernel's layout
+    const double* query_terms;   // [n_tiles][kQueryTerms][tile_queries]
+    const std::int32_t* starts;  // [n_tiles][tile_queries] where sums start: undoes the offset of base codes
+};
+
+// The rows of the group that one query could not discard.
+struct Hit {
+    std::uint64_t rows;   // bit r: row r of the group
+    std::uint32_t query;  // index among the job's queries
+};
 
 struct Kernels {
     const char* name;
+    CodeFormat format;
 
-    // Queries in a tile, packed as tile[d * tile_queries + i].
+    // Queries in a tile. Step s of query i lies at (s * tile_queries + i) * 4 bytes, or, where the layout is
+    // query-major, at (i * steps + s) * 4.
     std::size_t tile_queries;
+    bool is_query_major;
+    std::size_t step_multiple;
 
-    // Approximate scores of one query tile against consecutive panels, in float32:
-    // scores[i * (16 * n_panels) + row]. Elements are taken in order, one accumulator a pair, fused or
-    // not: the error is within float32_error_factor(dim) * |q| * |x| + float32_error_absolute(dim).
-    // Overflow is excluded by the limit on norms.
-    void (*scan)(const float* tile, const float* panels, std::size_t n_panels, std::size_t dim, float* scores);
+    // Integer inner products I of queries with a group; reports each query with a row where
+    //   I >= T,  T = floor(min(cut, (row_cut - reverse_offset) * reverse_factor) * inverse_scale - sum slack_t bound_t)
+    // and writes the 64 sums of hit h at sums[h * 64]. Returns the number of hits, at most one a query. Sums wrap at 32
+    // bits on the way and are exact at the end: the largest true one is 65,536 * 127 * 127 < 2^31.
+    std::size_t (*scan)(const ScanJob& job, Hit* hits, std::int32_t* sums);
 
-    // Inner products of one query (contiguous) with the 16 rows of a panel, in float64; the error is
-    // within float64_error_factor(dim) * |q| * |x|.
-    void (*rescore)(const float* query, const float* panel, std::size_t dim, double* sums);
+    // Integer inner product of two rows of codes, `bytes` a multiple of 64; the base row may be offset.
+    std::int32_t (*dot)(const std::byte* query, const std::byte* row, std::size_t bytes);
 
-    // Indices i < n with scores[i] >= cut, ascending; returns how many. `indices` has room for n + 16.
-    std::size_t (*select)(const float* scores, std::size_t n, float cut, std::uint32_t* indices);
+    // Codes round((row[i] - centre[i]) * inverse_scale), cut to +-limit, which `n` elements take; adds up the
+    // squares of the elements less their centre and of what the codes lose at `scale`, in float64.
+    void (*quantise)(const float* row, const float* centre, std::size_t n, double scale, double inverse_scale,
+                     double limit, std::int8_t* codes, double* squares, double* lost_squares);
+
+    // The largest |row[i] - centre[i]|, rounded like float64.
+    double (*largest)(const float* row, const float* centre, std::size_t n);
+
+    // Inner product in float64; the error is within float64_error_factor(dim) * |a| * |b|.
+    double (*inner)(const float* a, const float* b, std::size_t dim);
+
+    // Inner products of `product_rows` rows, packed as tile[d * product_rows + i], with panels of 16 rows of
+    // float32 (element d at panel[d * 16 + lane]): out[i * (16 * n_panels) + row]. Elements are taken in
+    // order, one accumulator a pair, fused or not: the error is within
+    // float32_error_factor(dim) * |a| * |b| + float32_error_absolute(dim).
+    std::size_t product_rows;
+    void (*product)(const float* tile, const float* panels, std::size_t n_panels, std::size_t dim, float* out);
+
+    // Multiply-adds a loop of register-only instructions does: the ceiling of scan (int8) and product.
+    std::int64_t (*spin_integer)(std::size_t rounds);
+    std::int64_t (*spin_float)(std::size_t rounds);
 };
 
 extern const Kernels kPortable;
 extern const Kernels kAvx2;
-extern const Kernels kAvx512;
+extern const Kernels kAvxVnni;
+extern const Kernels kAvx512Vnni;
+extern const Kernels kAmx;
+extern const Kernels kNeonDot;
 
 // The table of a level named by resolve_isa().
 const Kernels& kernels_for(const char* level);

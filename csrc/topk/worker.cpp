@@ -1,6 +1,8 @@
 #include "worker.hpp"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <limits>
 
 #include "deepssim/exact.hpp"
@@ -11,77 +13,120 @@ namespace deepssim {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr std::size_t kTallyBuffer = 16384;
+constexpr std::size_t kBuffered = 16384;  // entries of a tally or of the reverse answer
+constexpr std::size_t kLine = 64;
 
-std::size_t tiles_in(std::size_t queries, std::size_t tile) { return (queries + tile - 1) / tile; }
+// Candidates of a query that wait for its threshold to rise before any is scored: enough of them to hold the
+// answer several times over, within reason.
+std::size_t pending_limit(std::size_t k) { return std::clamp<std::size_t>(16 * k, 512, 2048); }
+
+// New candidates after which the threshold is looked at again.
+std::size_t settle_after(std::size_t k) { return std::clamp<std::size_t>(k, 16, 128); }
+
+// float32 at or below, and at or above, a float64 within its range.
+float rounded_down(double value) {
+    const auto near = static_cast<float>(value);
+    return near - (std::fabs(near) * 0x1p-23F + std::numeric_limits<float>::denorm_min());
+}
+float rounded_up(double value) {
+    const auto near = static_cast<float>(value);
+    return near + (std::fabs(near) * 0x1p-23F + std::numeric_limits<float>::denorm_min());
+}
+
+// Any number below this has a score below `threshold`: rounding is monotone.
+double value_below(float threshold) { return static_cast<double>(std::nextafter(threshold, -kInfinity)); }
+
+void prefetch_row(const float* row, std::size_t dim) {
+    const char* at = reinterpret_cast<const char*>(row);
+    const std::size_t bytes = std::min<std::size_t>(dim * sizeof(float), 32 * kLine);
+    for (std::size_t i = 0; i < bytes; i += kLine) __builtin_prefetch(at + i);
+}
 
 }  // namespace
 
-std::size_t Worker::bytes(const PlanRequest& r, const Plan& plan) {
-    const std::size_t block_rows = plan.panel_block * simd::kPanelRows;
-    // Rounded up to the largest tile of any instruction set, so that plans do not depend on it.
-    const std::size_t queries = tiles_in(plan.query_block, simd::kMaxTileQueries) * simd::kMaxTileQueries;
-    const std::size_t per_row = sizeof(std::uint32_t) + sizeof(Candidate) + 4 * sizeof(Match);
-    const std::size_t per_query =
-        Keeper::bytes(r.k, 1) + Keeper::bytes(r.max_listed, 0) + sizeof(Query) + r.levels * sizeof(std::int64_t);
-    return sizeof(Worker) + queries * (r.dim * sizeof(float) + per_query) +
-           block_rows * (simd::kMaxTileQueries * sizeof(float) + per_row) + 4096 +
-           (r.with_tally ? kTallyBuffer * sizeof(RowTally::Entry) : 0);
+std::size_t Worker::bytes(const PlanRequest& r, std::size_t query_block, const simd::Kernels& kernels) {
+    const std::size_t n = query_block + kernels.tile_queries;
+    const std::size_t limit = pending_limit(r.k);
+    const std::size_t per_query = Keeper::bytes(r.k, r.with_cap ? 1 : 0) + Keeper::bytes(r.max_listed, 0) +
+                                  sizeof(Query) + r.levels * sizeof(std::int64_t) + limit * sizeof(Candidate) +
+                                  sizeof(simd::Hit) + simd::kGroupRows * sizeof(std::int32_t);
+    const std::size_t probes = limit * (sizeof(float) + 4 * sizeof(Match) + 4 * sizeof(GroupId) + 64);
+    return sizeof(Worker) + QueryBlock::bytes(query_block, r.dim, r.with_rotation, kernels) + n * per_query + probes +
+           (r.with_tally ? kBuffered * sizeof(RowTally::Entry) : 0) +
+           (r.reverse_k > 0 ? kBuffered * sizeof(ReverseTopk::Entry) : 0) + 4096;
 }
 
 Worker::Worker(const SearchContext& context)
     : context_(context),
-      factor32_(float32_error_factor(context.base.dim())),
-      absolute32_(float32_error_absolute(context.base.dim())),
       factor64_(float64_error_factor(context.base.dim())),
-      lowest_threshold_(context.options.thresholds.empty() ? kInfinity : context.options.thresholds.front()) {
-    const Plan& plan = context.plan;
+      lowest_threshold_(context.options.thresholds.empty() ? kInfinity : context.options.thresholds.front()),
+      pending_limit_(pending_limit(context.options.k)),
+      block_(context.prepared, context.kernels, context.query_block) {
     const SearchOptions& options = context.options;
-    const std::size_t tile = context.kernels.tile_queries;
-    const std::size_t block_rows = plan.panel_block * simd::kPanelRows;
-    tiles_.resize(tiles_in(plan.query_block, tile) * tile * context.base.dim());
-    scores_.resize(tile * block_rows);
-    indices_.resize(block_rows + simd::kPanelRows);
-    candidates_.reserve(block_rows);
-    probe_.reserve(block_rows);
-    slots_.reserve(plan.query_block);
-    for (std::size_t i = 0; i < plan.query_block; ++i) {
-        slots_.push_back({Keeper(options.k, options.max_per_group), Keeper(options.max_listed, 0),
-                          std::vector<std::int64_t>(options.thresholds.size())});
+    const std::size_t n = context.query_block + context.kernels.tile_queries;
+    hits_.resize(n);
+    sums_.resize(n * simd::kGroupRows);
+    lowers_.reserve(pending_limit_);
+    slots_.reserve(context.query_block);
+    for (std::size_t i = 0; i < context.query_block; ++i) {
+        slots_.push_back({Keeper(options.k, options.max_per_group),
+                          Keeper(options.max_listed, 0),
+                          std::vector<std::int64_t>(options.thresholds.size()),
+                          {}});
+        slots_.back().pending.reserve(pending_limit_);
     }
-    if (context.tally != nullptr) entries_.reserve(kTallyBuffer);
+    if (context.tally != nullptr) tallied_.reserve(kBuffered);
+    if (context.reverse != nullptr) reversed_.reserve(kBuffered);
 }
 
 void Worker::begin(std::size_t first, std::size_t count) {
     first_query_ = first;
     n_queries_ = count;
-    const std::size_t tile = context_.kernels.tile_queries;
-    const std::size_t dim = context_.base.dim();
-    std::fill(tiles_.begin(), tiles_.end(), 0.0F);
+    block_.load(context_.queries, context_.query_norms, first, count);
     for (std::size_t slot = 0; slot < count; ++slot) {
-        const float* row = context_.queries.row(first + slot);
-        float* out = tiles_.data() + (slot / tile) * tile * dim + slot % tile;
-        for (std::size_t d = 0; d < dim; ++d) out[d * tile] = row[d];
-        slots_[slot].best.reset(-kInfinity);
-        slots_[slot].listed.reset(lowest_threshold_);
-        std::fill(slots_[slot].counts.begin(), slots_[slot].counts.end(), 0);
+        Query& query = slots_[slot];
+        query.best.reset(-kInfinity);
+        query.listed.reset(lowest_threshold_);
+        query.pending.clear();
+        query.proven = -kInfinity;
+        query.settle_at = std::min(pending_limit_, 2 * settle_after(context_.options.k));
+        std::fill(query.counts.begin(), query.counts.end(), 0);
+        set_cut(slot);
     }
 }
 
-void Worker::scan_panels(std::size_t first_panel, std::size_t n_panels) {
-    const PackedBase& base = context_.base;
-    const std::size_t tile = context_.kernels.tile_queries;
-    const std::size_t n_rows = std::min(n_panels * simd::kPanelRows, base.rows() - first_panel * simd::kPanelRows);
-    double max_norm = 0.0;
-    for (std::size_t p = 0; p < n_panels; ++p) max_norm = std::max(max_norm, base.panel_norm(first_panel + p));
-    for (std::size_t start = 0; start < n_queries_; start += tile) {
-        context_.kernels.scan(tiles_.data() + start * base.dim(), base.panel(first_panel), n_panels, base.dim(),
-                              scores_.data());
-        const std::size_t end = std::min(n_queries_, start + tile);
-        for (std::size_t slot = start; slot < end; ++slot) {
-            consider(slot, scores_.data() + (slot - start) * n_panels * simd::kPanelRows, first_panel, n_rows,
-                     max_norm);
+void Worker::set_cut(std::size_t slot) {
+    Query& query = slots_[slot];
+    const float best = std::max(query.best.threshold(), context_.options.k == 0 ? kInfinity : query.proven);
+    query.cut = value_below(std::min(best, lowest_threshold_));
+    block_.set_cut(slot, query.cut);
+}
+
+void Worker::scan_group(std::size_t g) {
+    const PreparedBase& prepared = context_.prepared;
+    double terms[simd::kGroupTerms];
+    std::copy_n(prepared.terms(g), simd::kGroupTerms, terms);
+    statistics_.pairs += static_cast<std::int64_t>(prepared.group(g).rows * n_queries_);
+    const std::size_t n_tiles = block_.n_tiles();
+    // Where rows have answers of their own these rise as tiles go by, from nothing at first: few tiles at a time.
+    std::size_t batch = context_.reverse == nullptr ? n_tiles : 1;
+    for (std::size_t tile = 0; tile < n_tiles; batch = std::min(2 * batch, n_tiles)) {
+        const std::size_t count = std::min(batch, n_tiles - tile);
+        if (context_.reverse != nullptr) {
+            float lowest = kInfinity;
+            for (std::size_t i = 0; i < prepared.group(g).rows; ++i) {
+                lowest = std::min(lowest, context_.reverse->cut(prepared.row(g * simd::kGroupRows + i)));
+            }
+            const double cut = value_below(lowest);
+            terms[simd::kRowCut] = std::isfinite(cut) ? cut - std::fabs(cut) * 0x1p-40 : cut;
         }
+        const std::size_t found = context_.kernels.scan(block_.job(g, terms, tile, count), hits_.data(), sums_.data());
+        for (std::size_t i = 0; i < found; ++i) {
+            const std::size_t slot = tile * context_.kernels.tile_queries + hits_[i].query;
+            if (slot < n_queries_) consider(hits_[i], slot, g, sums_.data() + i * simd::kGroupRows);
+        }
+        if (context_.reverse != nullptr) flush();
+        tile += count;
     }
 }
 
@@ -96,75 +141,130 @@ bool Worker::is_excluded(std::size_t query, std::size_t row) const {
     return group != kNoGroup && group == context_.base.group(row);
 }
 
-// From approximate scores of a block of rows to exact ones of the few that could matter.
-void Worker::consider(std::size_t slot, const float* scores, std::size_t first_panel, std::size_t n_rows,
-                      double max_norm) {
-    const std::size_t query = first_query_ + slot;
-    const std::size_t first_row = first_panel * simd::kPanelRows;
-    const double slack = factor32_ * context_.query_norms[query] * max_norm + absolute32_;
-    const float listing_cut = discard_below(lowest_threshold_, slack);
-    const float cut = std::min(discard_below(slots_[slot].best.threshold(), slack), listing_cut);
-    statistics_.pairs += static_cast<std::int64_t>(n_rows);
-    const std::size_t found = context_.kernels.select(scores, n_rows, cut, indices_.data());
-    if (found == 0) return;
-    candidates_.clear();
-    for (std::size_t i = 0; i < found; ++i) {
-        if (!is_excluded(query, first_row + indices_[i])) candidates_.push_back({scores[indices_[i]], indices_[i]});
-    }
-    if (context_.options.k > 0 && candidates_.size() > context_.options.k) {
-        prefilter(slot, first_row, slack, listing_cut);
-    }
-    rescore(slot, first_panel);
+bool Worker::is_wanted_by_row(const Candidate& candidate) const {
+    return context_.reverse != nullptr &&
+           candidate.upper >= context_.reverse->cut(context_.prepared.row(candidate.position));
 }
 
-// k rows of this block have scores of at least (k-th best approximate score - slack): rows that cannot
-// reach that need no exact score. Without this every row of the first blocks would be rescored.
-void Worker::prefilter(std::size_t slot, std::size_t first_row, double slack, float listing_cut) {
+// From the integer sums of a query with a group to candidates.
+void Worker::consider(const simd::Hit& hit, std::size_t slot, std::size_t g, const std::int32_t* sums) {
+    const PreparedBase& prepared = context_.prepared;
+    Query& query = slots_[slot];
+    const bool is_split = prepared.shape().rest() > 0;
+    const double slack = block_.slack(slot, g);
+    const double refined_slack = is_split ? block_.refined_slack(slot, g) : slack;
+    const std::size_t rows = prepared.group(g).rows;
+    for (std::uint64_t left = hit.rows; left != 0; left &= left - 1) {
+        const auto lane = static_cast<std::size_t>(std::countr_zero(left));
+        if (lane >= rows) break;
+        const std::size_t position = g * simd::kGroupRows + lane;
+        ++statistics_.kept;
+        double value = block_.approximate(slot, g, sums[lane]);
+        double upper = value + slack;
+        if (is_split && (upper >= query.cut || context_.reverse != nullptr)) {
+            value += block_.rest(slot, g, position);
+            upper = value + refined_slack;
+        }
+        const Candidate candidate{rounded_down(value - refined_slack), rounded_up(upper),
+                                  static_cast<std::uint32_t>(position)};
+        const bool is_wanted_by_query = upper >= query.cut;
+        if (!is_wanted_by_query && !is_wanted_by_row(candidate)) continue;
+        if (is_excluded(first_query_ + slot, prepared.row(position))) continue;
+        ++statistics_.refined;
+        if (is_wanted_by_row(candidate)) {
+            rescore(slot, &candidate, 1);  // at once, so that the row's cut rises
+            continue;
+        }
+        if (query.pending.size() >= query.settle_at) settle(slot);
+        query.pending.push_back(candidate);
+        if (context_.options.k == 1 && candidate.lower > query.proven && context_.options.max_per_group == 0) {
+            query.proven = candidate.lower;
+            set_cut(slot);
+        }
+    }
+}
+
+// k candidates have scores of at least the k-th best of their lower bounds.
+void Worker::raise_proven(Query& query) {
     const SearchOptions& options = context_.options;
+    const std::size_t k = options.k;
+    if (k == 0 || query.pending.size() < k) return;
+    if (options.max_per_group == 0) {
+        lowers_.clear();
+        for (const Candidate& candidate : query.pending) lowers_.push_back(candidate.lower);
+        const auto kth = lowers_.begin() + static_cast<std::ptrdiff_t>(k - 1);
+        std::nth_element(lowers_.begin(), kth, lowers_.end(), std::greater<>());
+        query.proven = std::max(query.proven, *kth);
+        return;
+    }
     probe_.clear();
     probe_groups_.clear();
-    for (const Candidate& candidate : candidates_) {
-        probe_.push_back({candidate.approximate, static_cast<RowId>(candidate.row)});
-        if (options.max_per_group != 0) probe_groups_.push_back(context_.base.group(first_row + candidate.row));
+    for (const Candidate& candidate : query.pending) {
+        const std::size_t row = context_.prepared.row(candidate.position);
+        probe_.push_back({candidate.lower, static_cast<RowId>(row)});
+        probe_groups_.push_back(context_.base.group(row));
     }
-    keep_best(probe_, probe_groups_, options.k, options.max_per_group);
-    if (probe_.size() < options.k) return;
-    // The k-th is a lower bound of the block's own k-th score once it is moved down by the slack.
-    const float reached = discard_below(probe_.back().score, slack);
-    const float bound = std::max(reached, slots_[slot].best.threshold());
-    const float cut = std::min(discard_below(bound, slack), listing_cut);
-    std::erase_if(candidates_, [cut](const Candidate& c) { return c.approximate < cut; });
+    keep_best(probe_, probe_groups_, k, options.max_per_group);
+    if (probe_.size() == k) query.proven = std::max(query.proven, probe_.back().score);
 }
 
-void Worker::rescore(std::size_t slot, std::size_t first_panel) {
-    const PackedBase& base = context_.base;
+// Drops the candidates that those found since have beaten.
+void Worker::drop_beaten(std::size_t slot) {
+    Query& query = slots_[slot];
+    raise_proven(query);
+    set_cut(slot);
+    const double cut = query.cut;
+    std::erase_if(query.pending, [cut](const Candidate& c) { return static_cast<double>(c.upper) < cut; });
+}
+
+// Makes room among the candidates of a query: by scoring them where they are too many.
+void Worker::settle(std::size_t slot) {
+    Query& query = slots_[slot];
+    drop_beaten(slot);
+    if (query.pending.size() > pending_limit_ * 3 / 4) {
+        rescore(slot, query.pending.data(), query.pending.size());
+        query.pending.clear();
+        set_cut(slot);
+    }
+    query.settle_at = std::min(pending_limit_, query.pending.size() + settle_after(context_.options.k));
+}
+
+void Worker::rescore(std::size_t slot, const Candidate* candidates, std::size_t n) {
+    const BaseRows& base = context_.base;
     const std::size_t query = first_query_ + slot;
     const float* row = context_.queries.row(query);
     const double scale = factor64_ * context_.query_norms[query];
-    double sums[simd::kPanelRows];
-    std::size_t current = std::numeric_limits<std::size_t>::max();
-    for (const Candidate& candidate : candidates_) {  // ascending rows: a panel is rescored once
-        const std::size_t panel = first_panel + candidate.row / simd::kPanelRows;
-        const std::size_t lane = candidate.row % simd::kPanelRows;
-        if (panel != current) {
-            context_.kernels.rescore(row, base.panel(panel), base.dim(), sums);
-            current = panel;
+    constexpr std::size_t kAhead = 3;
+    for (std::size_t i = 0; i < std::min(n, kAhead); ++i) {
+        prefetch_row(base.row(context_.prepared.row(candidates[i].position)), base.dim());
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+        if (i + kAhead < n) {
+            prefetch_row(base.row(context_.prepared.row(candidates[i + kAhead].position)), base.dim());
         }
-        const std::size_t index = panel * simd::kPanelRows + lane;
-        std::optional<float> score = score_if_decided(sums[lane], scale * base.norm(index));
+        const std::size_t index = context_.prepared.row(candidates[i].position);
+        const double sum = context_.kernels.inner(row, base.row(index), base.dim());
+        std::optional<float> score = score_if_decided(sum, scale * base.norm(index));
         if (!score) {
-            score = exact_score(row, base.panel(panel) + lane, simd::kPanelRows, base.dim());
+            score = exact_score(row, base.row(index), 1, base.dim());
             ++statistics_.exact;
         }
         keep(slot, index, *score);
     }
-    statistics_.rescored += static_cast<std::int64_t>(candidates_.size());
+    statistics_.rescored += static_cast<std::int64_t>(n);
 }
 
 void Worker::keep(std::size_t slot, std::size_t row, float score) {
     Query& query = slots_[slot];
     const Match match{score, context_.id_offset + static_cast<RowId>(row)};
     query.best.add(match, context_.base.group(row));
+    const auto id = context_.options.first_query + static_cast<RowId>(first_query_ + slot);
+    if (context_.reverse != nullptr && score >= context_.reverse->cut(row)) {
+        const std::span<const GroupId> groups = context_.options.query_groups;
+        reversed_.push_back(
+            {static_cast<RowId>(row), {score, id}, groups.empty() ? kNoGroup : groups[first_query_ + slot]});
+        if (reversed_.size() == kBuffered) flush();
+    }
     if (!(score >= lowest_threshold_)) return;
     query.listed.add(match, kNoGroup);
     const std::span<const float> thresholds = context_.options.thresholds;
@@ -172,23 +272,34 @@ void Worker::keep(std::size_t slot, std::size_t row, float score) {
         if (score >= thresholds[level]) ++query.counts[level];
     }
     if (context_.tally == nullptr) return;
-    const auto id = context_.options.first_query + static_cast<RowId>(first_query_ + slot);
-    entries_.push_back({static_cast<RowId>(row), score, id});
-    if (entries_.size() == kTallyBuffer) flush_tally();
+    tallied_.push_back({static_cast<RowId>(row), score, id});
+    if (tallied_.size() == kBuffered) flush();
 }
 
-void Worker::flush_tally() {
-    if (entries_.empty()) return;
-    context_.tally->add(entries_, context_.options.thresholds);
-    entries_.clear();
+void Worker::flush() {
+    if (!tallied_.empty()) context_.tally->add(tallied_, context_.options.thresholds);
+    if (!reversed_.empty()) context_.reverse->add(reversed_);
+    tallied_.clear();
+    reversed_.clear();
 }
 
 void Worker::finish() {
-    flush_tally();
     for (std::size_t slot = 0; slot < n_queries_; ++slot) {
         Query& query = slots_[slot];
+        drop_beaten(slot);
+        // The likeliest first: once k are scored the others face a score instead of a lower bound.
+        const std::size_t first = std::min(context_.options.k, query.pending.size());
+        const auto middle = query.pending.begin() + static_cast<std::ptrdiff_t>(first);
+        std::nth_element(query.pending.begin(), middle, query.pending.end(),
+                         [](const Candidate& a, const Candidate& b) { return a.lower > b.lower; });
+        rescore(slot, query.pending.data(), first);
+        query.pending.erase(query.pending.begin(), middle);
+        query.best.finish();
+        drop_beaten(slot);
+        rescore(slot, query.pending.data(), query.pending.size());
         context_.sink.accept({first_query_ + slot, query.best.finish(), query.listed.finish(), query.counts});
     }
+    flush();
 }
 
 }  // namespace deepssim

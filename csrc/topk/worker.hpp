@@ -6,26 +6,31 @@
 #include <span>
 #include <vector>
 
+#include "base_rows.hpp"
 #include "deepssim/cancel.hpp"
 #include "deepssim/plan.hpp"
+#include "deepssim/reverse.hpp"
 #include "deepssim/searcher.hpp"
 #include "keeper.hpp"
-#include "packed_base.hpp"
+#include "prepared_base.hpp"
+#include "query_block.hpp"
 #include "simd/kernels.hpp"
 
 namespace deepssim {
 
 // What all workers of a search share; borrowed for its duration.
 struct SearchContext {
-    const PackedBase& base;
+    const BaseRows& base;
+    const PreparedBase& prepared;
     RowId id_offset;
     const simd::Kernels& kernels;
     MatrixView queries;
     std::span<const double> query_norms;
     const SearchOptions& options;
-    const Plan& plan;
+    std::size_t query_block;
     Sink& sink;
     RowTally* tally;
+    ReverseTopk* reverse;
 };
 
 class Worker {
@@ -33,16 +38,16 @@ class Worker {
     explicit Worker(const SearchContext& context);
 
     // Bytes that a worker allocates for such a request, at most.
-    static std::size_t bytes(const PlanRequest& request, const Plan& plan);
+    static std::size_t bytes(const PlanRequest& request, std::size_t query_block, const simd::Kernels& kernels);
 
-    // Answers queries [first, first + count), count <= plan.query_block. Throws Cancelled.
+    // Answers queries [first, first + count), count <= query_block. Throws Cancelled.
     template <class Stop>
     void run(std::size_t first, std::size_t count, const Stop& should_stop) {
+        constexpr std::size_t kPollGroups = 16;
         begin(first, count);
-        const std::size_t step = context_.plan.panel_block;
-        for (std::size_t panel = 0; panel < context_.base.panels(); panel += step) {
-            if (should_stop()) throw Cancelled();
-            scan_panels(panel, std::min(step, context_.base.panels() - panel));
+        for (std::size_t g = 0; g < context_.prepared.n_groups(); ++g) {
+            if (g % kPollGroups == 0 && should_stop()) throw Cancelled();
+            scan_group(g);
         }
         finish();
     }
@@ -50,41 +55,51 @@ class Worker {
     const SearchStatistics& statistics() const { return statistics_; }
 
    private:
+    // A pair that was not discarded yet; its score lies between the two.
+    struct Candidate {
+        float lower;
+        float upper;
+        std::uint32_t position;
+    };
     struct Query {
         Keeper best;
         Keeper listed;
         std::vector<std::int64_t> counts;
-    };
-    struct Candidate {
-        float approximate;
-        std::uint32_t row;  // within the scanned panels
+        std::vector<Candidate> pending;
+        float proven = 0.0F;        // so many candidates are at least as good that a score below it cannot enter
+        double cut = 0.0;           // a score that is lower than this is of no use
+        std::size_t settle_at = 0;  // pending candidates at which the threshold is looked at again
     };
 
     void begin(std::size_t first, std::size_t count);
-    void scan_panels(std::size_t first_panel, std::size_t n_panels);
-    void consider(std::size_t slot, const float* scores, std::size_t first_panel, std::size_t n_rows, double max_norm);
+    void scan_group(std::size_t g);
+    void consider(const simd::Hit& hit, std::size_t slot, std::size_t g, const std::int32_t* sums);
+    void set_cut(std::size_t slot);
+    void raise_proven(Query& query);
+    void drop_beaten(std::size_t slot);
+    void settle(std::size_t slot);
+    void rescore(std::size_t slot, const Candidate* candidates, std::size_t n);
     bool is_excluded(std::size_t query, std::size_t row) const;
-    void prefilter(std::size_t slot, std::size_t first_row, double slack, float listing_cut);
-    void rescore(std::size_t slot, std::size_t first_panel);
+    bool is_wanted_by_row(const Candidate& candidate) const;
     void keep(std::size_t slot, std::size_t row, float score);
-    void flush_tally();
+    void flush();
     void finish();
 
     const SearchContext context_;
-    double factor32_;
-    double absolute32_;
     double factor64_;
     float lowest_threshold_;
+    std::size_t pending_limit_;
     std::size_t first_query_ = 0;
     std::size_t n_queries_ = 0;
-    std::vector<float> tiles_;   // packed queries of the block
-    std::vector<float> scores_;  // of one tile against one block of panels
-    std::vector<std::uint32_t> indices_;
-    std::vector<Candidate> candidates_;
-    std::vector<Match> probe_;  // scratch of prefilter
+    QueryBlock block_;
+    std::vector<simd::Hit> hits_;
+    std::vector<std::int32_t> sums_;
+    std::vector<float> lowers_;  // scratch of raise_proven
+    std::vector<Match> probe_;
     std::vector<GroupId> probe_groups_;
     std::vector<Query> slots_;
-    std::vector<RowTally::Entry> entries_;
+    std::vector<RowTally::Entry> tallied_;
+    std::vector<ReverseTopk::Entry> reversed_;
     SearchStatistics statistics_;
 };
 

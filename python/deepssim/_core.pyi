@@ -12,6 +12,8 @@ class Plan:
     @property
     def base_bytes(self) -> int: ...
     @property
+    def prepared_bytes(self) -> int: ...
+    @property
     def tally_bytes(self) -> int: ...
     @property
     def worker_bytes(self) -> int: ...
@@ -21,8 +23,6 @@ class Plan:
     def threads(self) -> int: ...
     @property
     def query_block(self) -> int: ...
-    @property
-    def panel_block(self) -> int: ...
     @property
     def chunk_rows(self) -> int: ...
     @property
@@ -43,6 +43,14 @@ class RowTally:
     @property
     def best_queries(self) -> NDArray[np.int64]: ...
 
+class ReverseTopk:
+    def __init__(self, rows: int, k: int, max_per_group: int = 0) -> None: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def k(self) -> int: ...
+    def read(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+
 class Searcher:
     def __init__(
         self, dim: int, capacity: int, *, with_groups: bool = False, id_offset: int = 0, isa: str = ""
@@ -62,9 +70,11 @@ class Searcher:
         exclude_same_id: bool = False,
         first_query: int = 0,
         tally: RowTally | None = None,
+        reverse: ReverseTopk | None = None,
         cancel: CancelToken | None = None,
         threads: int = 0,
         memory_limit: int = 0,
+        may_rotate: bool = False,
     ) -> tuple[
         NDArray[np.float32],
         NDArray[np.int64],
@@ -83,10 +93,13 @@ class Searcher:
         exclude_same_id: bool = False,
         first_query: int = 0,
         tally: RowTally | None = None,
+        reverse: ReverseTopk | None = None,
         cancel: CancelToken | None = None,
         threads: int = 0,
         memory_limit: int = 0,
     ) -> tuple[list[int], list[int], dict[str, int]]: ...
+    def prepare(self, *, head: int = 0, rotation: NDArray[np.float32] | None = None, threads: int = 0) -> None: ...
+    def is_prepared(self) -> bool: ...
     @property
     def dim(self) -> int: ...
     @property
@@ -97,6 +110,7 @@ class Searcher:
     def isa(self) -> str: ...
 
 def exact_scores(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]: ...
+def measure_peak(isa: str = "", threads: int = 0) -> dict[str, float]: ...
 def merge_topk(
     scores: NDArray[np.float32],
     ids: NDArray[np.int64],
@@ -111,10 +125,15 @@ def plan_search(
     max_listed: int = 0,
     levels: int = 0,
     with_groups: bool = False,
+    with_cap: bool = False,
     with_tally: bool = False,
+    with_rotation: bool = False,
+    reverse_k: int = 0,
+    with_reverse_cap: bool = False,
     threads: int = 0,
     memory_limit: int = 0,
     max_chunk_rows: int = 65536,
+    isa: str = "",
 ) -> Plan: ...
 def resize_area(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]: ...
 def resolve_isa(requested: str = "") -> str: ...

@@ -210,8 +210,10 @@ class Matcher:
     def _make_plan(self) -> Plan:
         options, dim = self.options, self.real.store.dim
         others = [r for r in ((self.control.real, self.control.holdout) if self.control else ()) if r is not self.real]
-        other_bytes = sum(plan_search(len(r), dim, k=1, with_groups=True, threads=1, max_chunk_rows=1).base_bytes
-                          for r in others)  # fmt: skip
+        plans = [
+            plan_search(len(r), dim, k=1, with_groups=True, threads=options.threads, max_chunk_rows=1) for r in others
+        ]
+        other_bytes = sum(plan.base_bytes + plan.prepared_bytes for plan in plans)
         # Beside the search's own: the buffer that stores are read through, twice, and a part's copies.
         other_bytes += 2 * 4 * 2**20
         limit = 0
@@ -229,6 +231,7 @@ class Matcher:
             max_listed=options.max_listed,
             levels=2,
             with_groups=True,
+            with_cap=options.max_per_group > 0,
             with_tally=True,
             threads=options.threads,
             memory_limit=limit,

@@ -9,23 +9,27 @@ score first, then lower id.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepssim import _core
-from deepssim._core import CancelToken, Plan, RowTally
+from deepssim._core import CancelToken, Plan, ReverseTopk, RowTally
 from deepssim.errors import DeepSSIMError, MemoryLimitError, UsageError
 
 __all__ = [
     "CancelToken",
     "Counts",
+    "Peak",
     "Plan",
+    "ReverseTopk",
     "RowTally",
     "SearchResult",
+    "SearchStatistics",
     "Searcher",
     "exact_scores",
+    "measure_peak",
     "merge_topk",
     "plan_search",
     "resolve_isa",
@@ -47,6 +51,34 @@ class SearchError(DeepSSIMError):
 
 
 @dataclass(frozen=True, slots=True)
+class SearchStatistics:
+    """How far pairs came; each stage discards by a proven bound.
+
+    Attributes:
+        n_pairs: Pairs scanned. Only this is the same on every machine.
+        n_kept: Not discarded by the integer codes of the leading elements.
+        n_refined: Of these, not discarded by the codes of all elements.
+        n_rescored: Of these, not beaten before they were scored in float64.
+        n_exact: Pairs that float64 did not decide: summed exactly.
+    """
+
+    n_pairs: int = 0
+    n_kept: int = 0
+    n_refined: int = 0
+    n_rescored: int = 0
+    n_exact: int = 0
+
+    @classmethod
+    def _from_core(cls, counts: dict[str, int]) -> SearchStatistics:
+        return cls(**{f"n_{name}": value for name, value in counts.items()})
+
+    def __add__(self, other: SearchStatistics) -> SearchStatistics:
+        return SearchStatistics(
+            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SearchResult:
     """What one call of `Searcher.search` found. All arrays are new.
 
@@ -56,9 +88,7 @@ class SearchResult:
         counts: ``(n_queries, n_thresholds)``: all pairs with score >= threshold.
         listed_scores: ``(n_queries, max_listed)``: the best pairs over the lowest threshold.
         listed_ids: Their base rows, padded with -1.
-        n_pairs: Pairs scanned.
-        n_rescored: Pairs that the bound did not discard.
-        n_exact: Pairs that float64 did not decide.
+        statistics: How far pairs came.
     """
 
     scores: Floats
@@ -66,9 +96,7 @@ class SearchResult:
     counts: Ids
     listed_scores: Floats
     listed_ids: Ids
-    n_pairs: int
-    n_rescored: int
-    n_exact: int
+    statistics: SearchStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +187,7 @@ class Searcher:
         exclude_same_id: bool = False,
         first_query: int = 0,
         tally: RowTally | None = None,
+        reverse: ReverseTopk | None = None,
         cancel: CancelToken | None = None,
         threads: int = 0,
         memory_limit: int = 0,
@@ -176,6 +205,7 @@ class Searcher:
             exclude_same_id: Leave out the pair of query ``first_query + i`` with the row of that id.
             first_query: Id of the first query.
             tally: Counts for each base row are added to it.
+            reverse: Each row's best queries are added to it, over the same scan.
             cancel: Ends the search when set from another thread.
             threads: 0: all that this process may use.
             memory_limit: Bytes for base, workers and results (0: no limit).
@@ -197,6 +227,7 @@ class Searcher:
                 exclude_same_id=exclude_same_id,
                 first_query=first_query,
                 tally=tally,
+                reverse=reverse,
                 cancel=cancel,
                 threads=threads,
                 memory_limit=memory_limit,
@@ -211,9 +242,7 @@ class Searcher:
             counts,
             listed_scores,
             listed_ids,
-            statistics["pairs"],
-            statistics["rescored"],
-            statistics["exact"],
+            SearchStatistics._from_core(statistics),
         )
 
     def count(
@@ -279,10 +308,15 @@ def plan_search(
     max_listed: int = 0,
     levels: int = 0,
     with_groups: bool = False,
+    with_cap: bool = False,
     with_tally: bool = False,
+    with_rotation: bool = False,
+    reverse_k: int = 0,
+    with_reverse_cap: bool = False,
     threads: int = 0,
     memory_limit: int = 0,
     max_chunk_rows: int = 65536,
+    isa: str = "",
 ) -> Plan:
     """Fit a search under a limit and say what it will allocate, in bytes.
 
@@ -301,10 +335,15 @@ def plan_search(
             max_listed=max_listed,
             levels=levels,
             with_groups=with_groups,
+            with_cap=with_cap,
             with_tally=with_tally,
+            with_rotation=with_rotation,
+            reverse_k=reverse_k,
+            with_reverse_cap=with_reverse_cap,
             threads=threads,
             memory_limit=memory_limit,
             max_chunk_rows=max_chunk_rows,
+            isa=isa,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -327,6 +366,28 @@ def resolve_isa(requested: str = "") -> str:
         return _core.resolve_isa(requested)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Multiply-adds a second of loops that touch registers only: what no search can exceed.
+
+    Attributes:
+        integer: Of the instructions that the scan of this level uses.
+        float32: Of this level's float32 instructions.
+    """
+
+    integer: float
+    float32: float
+
+
+def measure_peak(isa: str = "", *, threads: int = 0) -> Peak:
+    """Measure what this processor can do at an instruction-set level, on `threads` threads at a time (0: all)."""
+    try:
+        found = _core.measure_peak(isa, threads)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return Peak(found["integer"], found["float32"])
 
 
 def usable_processors() -> int:

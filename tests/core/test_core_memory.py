@@ -48,7 +48,7 @@ def test_a_plan_fits_its_limit_and_a_refusal_names_one_that_works(request, more)
         assert plan.total_bytes <= limit
         assert 1 <= plan.threads <= request["threads"]
         assert 1 <= plan.chunk_rows <= request["max_chunk_rows"]
-        parts = plan.base_bytes + plan.tally_bytes + plan.threads * plan.worker_bytes
+        parts = plan.base_bytes + plan.prepared_bytes + plan.tally_bytes + plan.threads * plan.worker_bytes
         assert plan.total_bytes == parts + plan.chunk_rows * plan.row_bytes
 
 

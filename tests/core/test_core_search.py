@@ -41,8 +41,9 @@ def test_any_shape_and_kind(problem, k, threads, isa):
     searcher = Searcher.of(base, isa=isa)
     result = searcher.search(queries, k, threads=threads)
     assert_same((result.scores, result.ids), top_k(score_matrix(queries, base), k))
-    assert result.n_pairs == len(queries) * len(base)
-    assert result.n_exact <= result.n_rescored <= result.n_pairs
+    found = result.statistics
+    assert found.n_pairs == len(queries) * len(base)
+    assert found.n_exact <= found.n_rescored <= found.n_refined <= found.n_kept <= found.n_pairs
 
 
 # Elements that Hypothesis chooses one by one: it finds and shrinks what generators above do not think of.

@@ -1,6 +1,8 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <string>
 #include <vector>
@@ -9,6 +11,7 @@
 #include "deepssim/isa.hpp"
 #include "oracle.hpp"
 #include "simd/kernels.hpp"
+#include "topk/codes.hpp"
 
 namespace deepssim {
 
@@ -47,16 +50,16 @@ double plain_sum(const float* a, const float* b, std::size_t dim) {
     return sum;
 }
 
-// Scans and counts the scores that differ from the float64 sums by more than `factor` * |q| * |x| + `absolute`.
+// Multiplies and counts the scores that differ from the float64 sums by more than `factor` * |q| * |x| + `absolute`.
 int count_wrong(const Kernels& kernels, const Rows& queries, const Rows& base, double factor, double absolute) {
     const std::size_t dim = base.cols;
-    const std::vector<float> tile = pack_tile(queries, kernels.tile_queries);
+    const std::vector<float> tile = pack_tile(queries, kernels.product_rows);
     const std::vector<float> panels = pack_panels(base);
     constexpr float kUnset = 1e30F;
-    std::vector<float> scores(kernels.tile_queries * base.rows, kUnset);
-    kernels.scan(tile.data(), panels.data(), base.rows / kPanelRows, dim, scores.data());
+    std::vector<float> scores(kernels.product_rows * base.rows, kUnset);
+    kernels.product(tile.data(), panels.data(), base.rows / kPanelRows, dim, scores.data());
     int wrong = 0;
-    for (std::size_t i = 0; i < kernels.tile_queries; ++i) {
+    for (std::size_t i = 0; i < kernels.product_rows; ++i) {
         for (std::size_t r = 0; r < base.rows; ++r) {
             const double expected = plain_sum(queries.row(i), base.row(r), dim);
             const double allowed = factor * norm_upper_bound(queries.row(i), dim) * norm_upper_bound(base.row(r), dim);
@@ -67,20 +70,140 @@ int count_wrong(const Kernels& kernels, const Rows& queries, const Rows& base, d
     return wrong;
 }
 
+// Random codes of three tiles of queries and one group of rows, scanned at a threshold that some pairs reach.
+class ScanCase {
+   public:
+    ScanCase(const Kernels& kernels, std::size_t dim, bool at_ends, Rng& rng)
+        : kernels_(kernels),
+          shape_(dim, dim, kernels),
+          n_queries_(kTiles * kernels.tile_queries),
+          queries_(n_queries_ * dim),
+          rows_(simd::kGroupRows * dim) {
+        const int limit = code_limit(kernels.format);
+        const auto draw = [&] {
+            if (at_ends) return static_cast<std::int8_t>(testing::below(rng, 8) == 0 ? -limit : limit);
+            const auto span = static_cast<std::size_t>(2 * limit + 1);
+            return static_cast<std::int8_t>(static_cast<int>(testing::below(rng, span)) - limit);
+        };
+        for (std::int8_t& code : queries_) code = draw();
+        for (std::int8_t& code : rows_) code = draw();
+        for (std::size_t i = 0; i < n_queries_; ++i) {
+            for (std::size_t r = 0; r < simd::kGroupRows; ++r) {
+                std::int64_t sum = 0;
+                for (std::size_t d = 0; d < dim; ++d) sum += queries_[i * dim + d] * rows_[r * dim + d];
+                expected_.push_back(sum);
+            }
+        }
+        threshold_ = static_cast<double>(expected_[testing::below(rng, expected_.size())]);
+        pack();
+    }
+
+    // Pairs that were wrongly kept or left, or whose sum is wrong; and rows' own products by dot().
+    int count_wrong() {
+        const simd::ScanJob job{group_.data(),  terms_.data(),       shape_.steps,  kTiles,
+                                packed_.data(), query_terms_.data(), starts_.data()};
+        std::vector<simd::Hit> hits(n_queries_);
+        std::vector<std::int32_t> sums(n_queries_ * simd::kGroupRows);
+        const std::size_t found = kernels_.scan(job, hits.data(), sums.data());
+        std::vector<std::uint64_t> kept(n_queries_);
+        int wrong = 0;
+        for (std::size_t h = 0; h < found; ++h) {
+            kept[hits[h].query] = hits[h].rows;
+            for (std::size_t r = 0; r < simd::kGroupRows; ++r) {
+                wrong += sums[h * simd::kGroupRows + r] == expected_[hits[h].query * simd::kGroupRows + r] ? 0 : 1;
+            }
+        }
+        for (std::size_t i = 0; i < n_queries_; ++i) {
+            for (std::size_t r = 0; r < simd::kGroupRows; ++r) {
+                const bool is_kept = ((kept[i] >> r) & 1U) != 0;
+                wrong += is_kept == (static_cast<double>(expected_[i * simd::kGroupRows + r]) >= threshold_) ? 0 : 1;
+            }
+        }
+        return wrong + count_wrong_dots();
+    }
+
+   private:
+    static constexpr std::size_t kTiles = 3;
+
+    void pack() {
+        const std::size_t tile = kernels_.tile_queries;
+        const std::size_t dim = shape_.dim;
+        const int offset = code_offset(kernels_.format);
+        packed_.assign(n_queries_ * shape_.head_bytes(), std::byte{0});
+        group_.assign(simd::kGroupRows * shape_.head_bytes(), std::byte{0});
+        query_terms_.assign(n_queries_ * simd::kQueryTerms, 0.0);
+        starts_.assign(n_queries_, 0);
+        for (std::size_t i = 0; i < n_queries_; ++i) {
+            const std::size_t place = i % tile;
+            for (std::size_t d = 0; d < dim; ++d) {
+                const std::size_t step = d / simd::kStepBytes;
+                const std::size_t at = kernels_.is_query_major ? place * shape_.steps + step : step * tile + place;
+                const std::int8_t code = queries_[i * dim + d];
+                packed_[i / tile * tile * shape_.head_bytes() + at * simd::kStepBytes + d % simd::kStepBytes] =
+                    static_cast<std::byte>(code);
+                starts_[i] -= offset * code;
+            }
+            double* terms = query_terms_.data() + i / tile * tile * simd::kQueryTerms + place;
+            terms[simd::kCut * tile] = threshold_;
+            terms[simd::kReverseFactor * tile] = 1.0;
+        }
+        for (std::size_t r = 0; r < simd::kGroupRows; ++r) {
+            std::byte* panel = group_.data() + r / kPanelRows * kPanelRows * shape_.head_bytes();
+            for (std::size_t d = 0; d < dim; ++d) {
+                panel[d / simd::kStepBytes * simd::kPanelStepBytes + r % kPanelRows * simd::kStepBytes +
+                      d % simd::kStepBytes] = static_cast<std::byte>(rows_[r * dim + d] + offset);
+            }
+        }
+        terms_.assign(simd::kGroupTerms, 0.0);
+        terms_[simd::kInverseScale] = 1.0;
+        terms_[simd::kRowCut] = std::numeric_limits<double>::infinity();
+    }
+
+    int count_wrong_dots() const {
+        const std::size_t bytes = (shape_.dim + 63) / 64 * 64;
+        const int offset = code_offset(kernels_.format);
+        std::vector<std::byte> query(bytes);
+        std::vector<std::byte> row(bytes);
+        int wrong = 0;
+        for (std::size_t i = 0; i < 3; ++i) {
+            for (std::size_t d = 0; d < shape_.dim; ++d) {
+                query[d] = static_cast<std::byte>(queries_[i * shape_.dim + d]);
+                row[d] = static_cast<std::byte>(rows_[i * shape_.dim + d] + offset);
+            }
+            const std::int32_t sum = starts_[i] + kernels_.dot(query.data(), row.data(), bytes);
+            wrong += sum == expected_[i * simd::kGroupRows + i] ? 0 : 1;
+        }
+        return wrong;
+    }
+
+    const Kernels& kernels_;
+    CodeShape shape_;
+    std::size_t n_queries_;
+    std::vector<std::int8_t> queries_;
+    std::vector<std::int8_t> rows_;
+    std::vector<std::int64_t> expected_;
+    double threshold_ = 0.0;
+    std::vector<std::byte> packed_;
+    std::vector<std::byte> group_;
+    std::vector<double> query_terms_;
+    std::vector<double> terms_;
+    std::vector<std::int32_t> starts_;
+};
+
 }  // namespace
 
 TEST_SUITE_BEGIN("kernels");
 
-TEST_CASE("scans of small integers are equal to a plain loop") {
+TEST_CASE("products of small integers are equal to a plain loop") {
     for (const std::string& level : supported_isa_levels()) {
         const Kernels& kernels = simd::kernels_for(level.c_str());
-        REQUIRE(kernels.tile_queries <= simd::kMaxTileQueries);
+        REQUIRE(kernels.product_rows <= simd::kMaxProductRows);
         for (const std::size_t dim : kDims) {
             for (std::size_t panels = 1; panels <= 5; ++panels) {
                 CAPTURE(level);
                 CAPTURE(dim);
                 CAPTURE(panels);
-                const Rows queries = make_rows(Kind::kIntegers, kernels.tile_queries, dim, dim);
+                const Rows queries = make_rows(Kind::kIntegers, kernels.product_rows, dim, dim);
                 const Rows base = make_rows(Kind::kIntegers, panels * kPanelRows, dim, 1000 + dim);
                 CHECK(count_wrong(kernels, queries, base, 0.0, 0.0) == 0);
             }
@@ -88,7 +211,7 @@ TEST_CASE("scans of small integers are equal to a plain loop") {
     }
 }
 
-TEST_CASE("scans of all scales keep to their error bound") {
+TEST_CASE("products of all scales keep to their error bound") {
     for (const std::string& level : supported_isa_levels()) {
         const Kernels& kernels = simd::kernels_for(level.c_str());
         for (const Kind kind : testing::kAllKinds) {
@@ -96,7 +219,7 @@ TEST_CASE("scans of all scales keep to their error bound") {
                 CAPTURE(level);
                 CAPTURE(dim);
                 CAPTURE(static_cast<int>(kind));
-                const Rows queries = make_rows(kind, kernels.tile_queries, dim, dim);
+                const Rows queries = make_rows(kind, kernels.product_rows, dim, dim);
                 const Rows base = make_rows(kind, 3 * kPanelRows, dim, 1000 + dim);
                 CHECK(count_wrong(kernels, queries, base, float32_error_factor(dim) + float64_error_factor(dim),
                                   float32_error_absolute(dim)) == 0);
@@ -105,11 +228,11 @@ TEST_CASE("scans of all scales keep to their error bound") {
     }
 }
 
-TEST_CASE("rows of the largest norms do not overflow a scan") {
+TEST_CASE("rows of the largest norms do not overflow a product") {
     for (const std::string& level : supported_isa_levels()) {
         const Kernels& kernels = simd::kernels_for(level.c_str());
         for (const std::size_t dim : {1U, 16U, 64U}) {
-            Rows queries{kernels.tile_queries, dim, std::vector<float>(kernels.tile_queries * dim)};
+            Rows queries{kernels.product_rows, dim, std::vector<float>(kernels.product_rows * dim)};
             Rows base{kPanelRows, dim, std::vector<float>(kPanelRows * dim)};
             const auto element = static_cast<float>(0x1p63 / std::sqrt(static_cast<double>(dim)));
             for (float& value : queries.data) value = element;
@@ -121,25 +244,22 @@ TEST_CASE("rows of the largest norms do not overflow a scan") {
     }
 }
 
-TEST_CASE("rescoring is within the float64 bound, and exact on integers") {
+TEST_CASE("inner products are within the float64 bound, and exact on integers") {
     for (const std::string& level : supported_isa_levels()) {
         const Kernels& kernels = simd::kernels_for(level.c_str());
         for (const Kind kind : testing::kAllKinds) {
             for (const std::size_t dim : kDims) {
                 const Rows query = make_rows(kind, 1, dim, dim);
                 const Rows base = make_rows(kind, kPanelRows, dim, 1000 + dim);
-                const std::vector<float> panel = pack_panels(base);
-                double sums[kPanelRows] = {};
-                kernels.rescore(query.row(0), panel.data(), dim, sums);
                 int wrong = 0;
                 for (std::size_t r = 0; r < kPanelRows; ++r) {
                     ExactSum exact;
                     for (std::size_t d = 0; d < dim; ++d) exact.add_product(query.row(0)[d], base.row(r)[d]);
-                    const double error = std::fabs(sums[r] - exact.rounded());
+                    const double sum = kernels.inner(query.row(0), base.row(r), dim);
                     // Half a unit more for the rounding of the sum that it is compared with.
                     const double allowed = (float64_error_factor(dim) + 0x1p-53) * norm_upper_bound(query.row(0), dim) *
                                            norm_upper_bound(base.row(r), dim);
-                    wrong += error <= (kind == Kind::kIntegers ? 0.0 : allowed) ? 0 : 1;
+                    wrong += std::fabs(sum - exact.rounded()) <= (kind == Kind::kIntegers ? 0.0 : allowed) ? 0 : 1;
                 }
                 CAPTURE(level);
                 CAPTURE(dim);
@@ -150,25 +270,61 @@ TEST_CASE("rescoring is within the float64 bound, and exact on integers") {
     }
 }
 
-TEST_CASE("selection returns the ascending indices at or over the cut") {
-    Rng rng(5);
-    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+TEST_CASE("codes are the nearest integers, and what they lose is measured") {
     for (const std::string& level : supported_isa_levels()) {
         const Kernels& kernels = simd::kernels_for(level.c_str());
-        for (std::size_t n = 0; n <= 70; ++n) {
-            std::vector<float> scores(n);
-            for (float& score : scores) score = static_cast<float>(testing::below(rng, 5)) - 2.0F;
-            for (const float cut : {-kInfinity, -2.0F, -0.0F, 0.0F, 1.0F, 2.0F, 3.0F, kInfinity}) {
-                std::vector<std::uint32_t> expected;
-                for (std::size_t i = 0; i < n; ++i) {
-                    if (scores[i] >= cut) expected.push_back(static_cast<std::uint32_t>(i));
+        const int limit = code_limit(kernels.format);
+        for (const Kind kind : testing::kAllKinds) {
+            for (const std::size_t dim : kDims) {
+                const Rows rows = make_rows(kind, 2, dim, dim);
+                const float* row = rows.row(0);
+                const float* centre = rows.row(1);
+                double largest = 0.0;
+                for (std::size_t d = 0; d < dim; ++d) {
+                    largest =
+                        std::max(largest, std::fabs(static_cast<double>(row[d]) - static_cast<double>(centre[d])));
                 }
-                std::vector<std::uint32_t> indices(n + kPanelRows);
-                indices.resize(kernels.select(scores.data(), n, cut, indices.data()));
                 CAPTURE(level);
-                CAPTURE(n);
-                CAPTURE(cut);
-                CHECK(indices == expected);
+                CAPTURE(dim);
+                CAPTURE(static_cast<int>(kind));
+                CHECK(kernels.largest(row, centre, dim) == largest);
+                const double scale = scale_for(largest, limit);
+                std::vector<std::int8_t> codes(dim + 1, 99);
+                const CodedPart part = encode(kernels, row, centre, dim, scale, limit, codes.data());
+                CHECK(codes[dim] == 99);
+                long double squares = 0.0L;
+                long double lost = 0.0L;
+                int wrong = 0;
+                for (std::size_t d = 0; d < dim; ++d) {
+                    const auto z = static_cast<long double>(row[d]) - static_cast<long double>(centre[d]);
+                    const auto code = static_cast<long double>(codes[d]);
+                    const long double error = z - code * static_cast<long double>(scale);
+                    squares += z * z;
+                    lost += error * error;
+                    wrong +=
+                        std::abs(codes[d]) <= limit && std::fabs(static_cast<double>(error)) <= scale * 0.5001 ? 0 : 1;
+                }
+                CHECK(wrong == 0);
+                CHECK(part.norm >= static_cast<double>(std::sqrt(squares)));
+                CHECK(part.lost >= static_cast<double>(std::sqrt(lost)));
+                CHECK(part.norm <= static_cast<double>(std::sqrt(squares)) * 1.000001);
+                CHECK(part.lost <= static_cast<double>(std::sqrt(lost)) + 0x1p-40 * part.norm);
+            }
+        }
+    }
+}
+
+TEST_CASE("integer sums are exact at every dimension and both ends of the codes") {
+    Rng rng(3);
+    for (const std::string& level : supported_isa_levels()) {
+        const Kernels& kernels = simd::kernels_for(level.c_str());
+        REQUIRE(kernels.tile_queries <= simd::kMaxTileQueries);
+        for (const std::size_t dim : {1U, 4U, 5U, 63U, 64U, 65U, 300U, 65536U}) {
+            for (const bool at_ends : {false, true}) {
+                CAPTURE(level);
+                CAPTURE(dim);
+                CAPTURE(at_ends);
+                CHECK(ScanCase(kernels, dim, at_ends, rng).count_wrong() == 0);
             }
         }
     }

@@ -16,14 +16,18 @@ namespace {
 std::atomic<std::size_t> live_bytes{0};
 std::atomic<std::size_t> peak_bytes{0};
 
-void* counted_new(std::size_t size) {
-    void* const memory = std::malloc(size == 0 ? 1 : size);  // NOLINT(cppcoreguidelines-no-malloc): what new is made of
-    if (memory == nullptr) throw std::bad_alloc();
+void* counted(void* memory) {
     const std::size_t now = live_bytes.fetch_add(malloc_usable_size(memory)) + malloc_usable_size(memory);
     std::size_t peak = peak_bytes.load();
     while (now > peak && !peak_bytes.compare_exchange_weak(peak, now)) {
     }
     return memory;
+}
+
+void* counted_new(std::size_t size) {
+    void* const memory = std::malloc(size == 0 ? 1 : size);  // NOLINT(cppcoreguidelines-no-malloc): what new is made of
+    if (memory == nullptr) throw std::bad_alloc();
+    return counted(memory);
 }
 
 void counted_delete(void* memory) noexcept {
@@ -33,9 +37,14 @@ void counted_delete(void* memory) noexcept {
 
 }  // namespace
 
-// Over-aligned allocations keep the library's own pair: the core makes none.
 void* operator new(std::size_t size) { return counted_new(size); }
 void* operator new[](std::size_t size) { return counted_new(size); }
+void* operator new[](std::size_t size, std::align_val_t alignment) {
+    void* const memory = std::aligned_alloc(static_cast<std::size_t>(alignment), (size + 63) / 64 * 64);
+    if (memory == nullptr) throw std::bad_alloc();
+    return counted(memory);
+}
+void operator delete[](void* memory, std::align_val_t /*alignment*/) noexcept { counted_delete(memory); }
 void operator delete(void* memory) noexcept { counted_delete(memory); }
 void operator delete[](void* memory) noexcept { counted_delete(memory); }
 void operator delete(void* memory, std::size_t /*size*/) noexcept { counted_delete(memory); }
@@ -62,7 +71,7 @@ std::size_t bytes_of(const Searcher& searcher, const Rows& queries, const Search
     NullSink sink;
     const std::size_t before = live_bytes.load();
     peak_bytes.store(before);
-    searcher.search(queries.view(), options, sink, tally, nullptr, {});
+    searcher.search(queries.view(), options, sink, tally, nullptr, nullptr, {});
     return peak_bytes.load() - before;
 }
 
@@ -74,7 +83,7 @@ TEST_CASE("the base takes what the plan says") {
     const std::size_t before = live_bytes.load();
     const Searcher searcher(100, kRows, true, 0, "");
     const std::size_t taken = live_bytes.load() - before;
-    const std::size_t planned = searcher.plan({}, 1, false).base_bytes;
+    const std::size_t planned = searcher.plan({}, 1, false, nullptr).base_bytes;
     constexpr std::size_t kPages = 16384;  // what the system rounds up
     CHECK(taken <= planned + kPages);
     CHECK(taken + kPages >= planned);
@@ -100,10 +109,10 @@ TEST_CASE("workers stay within the plan, whatever is asked and whatever the data
                         options.max_listed = 50;
                         options.threads = threads;
                         RowTally tally(kRows, 2);
-                        const Plan plan = searcher.plan(options, kQueries, true);
+                        const Plan plan = searcher.plan(options, kQueries, true, nullptr);
                         // Threads, locks and errors take a little that no plan counts.
-                        const std::size_t planned =
-                            plan.threads * plan.worker_bytes + kQueries * sizeof(double) + 4096 * threads;
+                        const std::size_t planned = plan.prepared_bytes + plan.threads * plan.worker_bytes +
+                                                    kQueries * sizeof(double) + 4096 * threads;
                         CAPTURE(static_cast<int>(kind));
                         CAPTURE(dim);
                         CAPTURE(k);
@@ -130,18 +139,19 @@ TEST_CASE("a refused limit names one that works, whatever the number of threads"
         NullSink sink;
         std::size_t minimum = 0;
         try {
-            searcher.search(queries.view(), options, sink, nullptr, nullptr, {});
+            searcher.search(queries.view(), options, sink, nullptr, nullptr, nullptr, {});
         } catch (const MemoryLimitTooSmall& error) {
             minimum = error.minimum_bytes;
         }
         REQUIRE(minimum > 1000);
         options.memory_limit = minimum - 1;
-        CHECK_THROWS_AS(searcher.search(queries.view(), options, sink, nullptr, nullptr, {}), MemoryLimitTooSmall);
+        CHECK_THROWS_AS(searcher.search(queries.view(), options, sink, nullptr, nullptr, nullptr, {}),
+                        MemoryLimitTooSmall);
         for (std::size_t limit = minimum; limit < 4 * minimum; limit += minimum / 16) {
             options.memory_limit = limit;
-            CHECK(searcher.search(queries.view(), options, sink, nullptr, nullptr, {}).pairs ==
+            CHECK(searcher.search(queries.view(), options, sink, nullptr, nullptr, nullptr, {}).pairs ==
                   static_cast<std::int64_t>(kQueries * kRows));
-            CHECK(searcher.plan(options, kQueries, false).total_bytes <= limit);
+            CHECK(searcher.plan(options, kQueries, false, nullptr).total_bytes <= limit);
         }
     }
 }

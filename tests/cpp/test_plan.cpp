@@ -46,10 +46,10 @@ std::size_t refusal(const PlanRequest& request) {
 
 bool is_consistent(const Plan& plan, const PlanRequest& r) {
     const std::size_t most = std::max<std::size_t>(1, r.max_chunk_rows);
-    return plan.threads >= 1 && plan.threads <= r.threads && plan.query_block >= 1 && plan.panel_block >= 1 &&
+    return plan.threads >= 1 && plan.threads <= r.threads && plan.query_block >= 1 &&
            plan.chunk_rows >= std::min(most, r.min_chunk_rows) && plan.chunk_rows <= most &&
-           plan.total_bytes ==
-               plan.base_bytes + plan.tally_bytes + plan.threads * plan.worker_bytes + plan.chunk_rows * plan.row_bytes;
+           plan.total_bytes == plan.base_bytes + plan.prepared_bytes + plan.tally_bytes +
+                                   plan.threads * plan.worker_bytes + plan.chunk_rows * plan.row_bytes;
 }
 
 }  // namespace
@@ -95,7 +95,7 @@ TEST_CASE("a larger limit never takes threads or blocks away") {
     const std::size_t minimum = refusal(request);
     Plan last;
     last.threads = last.query_block = 0;
-    for (std::size_t limit = minimum; limit < 2 * minimum; limit += minimum / 300) {
+    for (std::size_t limit = minimum; limit < 3 * minimum; limit += minimum / 300) {
         request.memory_limit = limit;
         const Plan plan = plan_search(request);
         CHECK(plan.query_block >= last.query_block);

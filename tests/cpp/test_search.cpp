@@ -67,7 +67,7 @@ TEST_CASE("scores equal the definition in every bit and ties go to the lower id"
                     options.threads = k % 4 + 1;
                     AnswerSink sink(kQueries);
                     const SearchStatistics statistics =
-                        searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, {});
+                        searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, nullptr, {});
                     CAPTURE(static_cast<int>(kind));
                     CAPTURE(dim);
                     CAPTURE(level);
@@ -101,7 +101,7 @@ TEST_CASE("thresholds count every pair, those equal to the threshold too") {
             options.first_query = 40;
             RowTally tally(kBaseRows, thresholds.size());
             AnswerSink sink(kQueries);
-            searcher.search(oracle.queries.view(), options, sink, &tally, nullptr, {});
+            searcher.search(oracle.queries.view(), options, sink, &tally, nullptr, nullptr, {});
             CAPTURE(static_cast<int>(kind));
             CAPTURE(level);
             CHECK(is_same(sink.answer, oracle.answer(options)));
@@ -118,7 +118,8 @@ TEST_CASE("a bound discards most pairs of embeddings, float64 decides nearly all
     SearchOptions options;
     options.k = 5;
     AnswerSink sink(kQueries);
-    const SearchStatistics statistics = searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, {});
+    const SearchStatistics statistics =
+        searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, nullptr, {});
     CHECK(statistics.rescored * 20 < statistics.pairs);
     CHECK(statistics.exact * 100 < statistics.rescored);
 }
@@ -137,7 +138,7 @@ TEST_CASE("how many threads search changes nothing") {
             options.threads = threads;
             RowTally tally(500, 1);
             AnswerSink sink(200);
-            searcher.search(oracle.queries.view(), options, sink, &tally, nullptr, {});
+            searcher.search(oracle.queries.view(), options, sink, &tally, nullptr, nullptr, {});
             CHECK(is_same(sink.answer, oracle.answer(options)));
             CHECK(tally.counts() == oracle.tally_counts(options));
             CHECK(is_same(tally.best(), oracle.tally_best(options)));
@@ -156,7 +157,7 @@ TEST_CASE("dimensions and base sizes round the widths of vectors and panels") {
                 options.k = 4;
                 options.threads = 1;
                 AnswerSink sink(13);
-                searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, {});
+                searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, nullptr, {});
                 CAPTURE(dim);
                 CAPTURE(rows);
                 CAPTURE(level);
@@ -186,7 +187,7 @@ TEST_CASE("a row is not lost where the scan errs by nearly its bound") {
                     options.thresholds = thresholds;
                     options.max_listed = 2;
                     AnswerSink sink(1);
-                    searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, {});
+                    searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, nullptr, {});
                     CAPTURE(dim);
                     CAPTURE(level);
                     CAPTURE(k);
@@ -195,7 +196,7 @@ TEST_CASE("a row is not lost where the scan errs by nearly its bound") {
                 SearchOptions options;
                 options.k = 1;
                 AnswerSink sink(1);
-                searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, {});
+                searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, nullptr, {});
                 CHECK(is_same(sink.answer, oracle.answer(options)));
             }
         }
@@ -210,7 +211,7 @@ TEST_CASE("rows of the largest dimension") {
         SearchOptions options;
         options.k = 18;
         AnswerSink sink(2);
-        searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, {});
+        searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, nullptr, {});
         CHECK(is_same(sink.answer, oracle.answer(options)));
     }
 }

@@ -68,10 +68,10 @@ TEST_CASE("a token set before ends a search at once, the searcher stays usable")
     SearchOptions options;
     options.k = 3;
     AnswerSink sink(10);
-    CHECK_THROWS_AS(searcher.search(oracle.queries.view(), options, sink, nullptr, &token, {}), Cancelled);
+    CHECK_THROWS_AS(searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, &token, {}), Cancelled);
     AnswerSink again(10);
     const CancelToken unset;
-    searcher.search(oracle.queries.view(), options, again, nullptr, &unset, {});
+    searcher.search(oracle.queries.view(), options, again, nullptr, nullptr, &unset, {});
     CHECK(is_same(again.answer, oracle.answer(options)));
 }
 
@@ -90,7 +90,7 @@ TEST_CASE("a token set from another thread ends a search that runs") {
         token.cancel();
         sink.open();
     });
-    CHECK_THROWS_AS(searcher.search(queries.view(), options, sink, nullptr, &token, {}), Cancelled);
+    CHECK_THROWS_AS(searcher.search(queries.view(), options, sink, nullptr, nullptr, &token, {}), Cancelled);
     CHECK(sink.accepted() < queries.rows);  // each worker ended after the block it was in
 }
 
@@ -105,7 +105,7 @@ TEST_CASE("what a sink throws reaches the caller") {
             SearchOptions options;
             options.k = 1;
             options.threads = threads;
-            CHECK_THROWS_WITH_AS(searcher.search(queries.view(), options, sink, nullptr, nullptr, {}),
+            CHECK_THROWS_WITH_AS(searcher.search(queries.view(), options, sink, nullptr, nullptr, nullptr, {}),
                                  "the disk is full", SinkError);
         }
     }
@@ -129,7 +129,7 @@ TEST_CASE("what poll throws ends the search and reaches the caller, on its own t
         sink.open();
         throw SinkError("interrupted");
     };
-    CHECK_THROWS_WITH_AS(searcher.search(queries.view(), options, sink, nullptr, nullptr, poll), "interrupted",
+    CHECK_THROWS_WITH_AS(searcher.search(queries.view(), options, sink, nullptr, nullptr, nullptr, poll), "interrupted",
                          SinkError);
     CHECK(calls == 3);
     CHECK_FALSE(is_elsewhere);
@@ -157,7 +157,7 @@ TEST_CASE("searches side by side, while rows are added, all answer right") {
             callers.emplace_back([&] {
                 for (int round = 0; round < 5; ++round) {
                     AnswerSink sink(60);
-                    searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, {});
+                    searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, nullptr, {});
                     const bool is_right = sink.answer.counts == expected.counts || sink.answer.counts == doubled.counts;
                     if (!is_right) ++wrong;
                 }
@@ -185,7 +185,7 @@ TEST_CASE("one tally takes the counts of searches side by side") {
                 options.threads = 1;
                 options.first_query = static_cast<RowId>(part * 30);
                 CountSink sink(2);
-                searcher.search({oracle.queries.row(part * 30), 30, 6, 6}, options, sink, &tally, nullptr, {});
+                searcher.search({oracle.queries.row(part * 30), 30, 6, 6}, options, sink, &tally, nullptr, nullptr, {});
             });
         }
     }

@@ -35,7 +35,7 @@ std::vector<GroupId> make_groups(std::size_t n, std::size_t n_groups, std::uint6
 
 Answer run(const Searcher& searcher, const Rows& queries, const SearchOptions& options) {
     AnswerSink sink(queries.rows);
-    searcher.search(queries.view(), options, sink, nullptr, nullptr, {});
+    searcher.search(queries.view(), options, sink, nullptr, nullptr, nullptr, {});
     CHECK(sink.is_complete());
     return sink.answer;
 }
@@ -161,7 +161,7 @@ TEST_CASE("add is all or nothing and names the row") {
             CHECK(answer.best[i][1].id == static_cast<RowId>(i + 20));
         }
         AnswerSink sink(20);
-        CHECK_THROWS_WITH_AS(searcher.search(rows.view(), options, sink, nullptr, nullptr, {}),
+        CHECK_THROWS_WITH_AS(searcher.search(rows.view(), options, sink, nullptr, nullptr, nullptr, {}),
                              doctest::Contains("query row 13 "), InvalidInput);
     }
 }
@@ -196,7 +196,7 @@ TEST_CASE("options that contradict the base are refused") {
     const std::vector<float> infinite{kInfinity};
     const auto refuses = [&](const SearchOptions& options, RowTally* tally = nullptr) {
         AnswerSink sink(3);
-        CHECK_THROWS_AS(searcher.search(rows.view(), options, sink, tally, nullptr, {}), InvalidInput);
+        CHECK_THROWS_AS(searcher.search(rows.view(), options, sink, tally, nullptr, nullptr, {}), InvalidInput);
     };
     refuses({.query_groups = two});
     refuses({.exclude_same_group = true, .query_groups = three});
@@ -215,10 +215,10 @@ TEST_CASE("options that contradict the base are refused") {
     Searcher grouped(8, 3, true, 0, "");
     grouped.add(rows.view(), three);
     AnswerSink sink(3);
-    CHECK_THROWS_AS(grouped.search(rows.view(), {.exclude_same_group = true}, sink, nullptr, nullptr, {}),
+    CHECK_THROWS_AS(grouped.search(rows.view(), {.exclude_same_group = true}, sink, nullptr, nullptr, nullptr, {}),
                     InvalidInput);
     const Rows narrow = make_rows(Kind::kUnit, 3, 7, 1);
-    CHECK_THROWS_AS(searcher.search(narrow.view(), {}, sink, nullptr, nullptr, {}), InvalidInput);
+    CHECK_THROWS_AS(searcher.search(narrow.view(), {}, sink, nullptr, nullptr, nullptr, {}), InvalidInput);
 }
 
 TEST_CASE("an array sink pads, a count sink totals") {
@@ -236,9 +236,9 @@ TEST_CASE("an array sink pads, a count sink totals") {
     std::vector<RowId> listed_ids(28);
     std::vector<std::int64_t> counts(8);
     ArraySink arrays({scores.data(), ids.data(), 8}, {listed_scores.data(), listed_ids.data(), 7}, counts.data(), 2);
-    searcher.search(oracle.queries.view(), options, arrays, nullptr, nullptr, {});
+    searcher.search(oracle.queries.view(), options, arrays, nullptr, nullptr, nullptr, {});
     CountSink totals(2);
-    searcher.search(oracle.queries.view(), options, totals, nullptr, nullptr, {});
+    searcher.search(oracle.queries.view(), options, totals, nullptr, nullptr, nullptr, {});
 
     const Answer expected = oracle.answer(options);
     std::vector<std::int64_t> pairs(2);

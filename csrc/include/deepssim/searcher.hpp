@@ -13,13 +13,21 @@
 
 #include "deepssim/cancel.hpp"
 #include "deepssim/plan.hpp"
+#include "deepssim/reverse.hpp"
 #include "deepssim/sink.hpp"
 #include "deepssim/tally.hpp"
 #include "deepssim/types.hpp"
 
 namespace deepssim {
 
-class PackedBase;
+class BaseRows;
+class PreparedBase;
+
+// How base rows are made ready for the scan. It sets how fast a search is, never what it finds.
+struct Preparation {
+    std::size_t head = 0;   // elements scanned for every pair; the rest only where they do not decide. 0: all
+    MatrixView rotation{};  // (dim, dim) orthonormal rows, best directions first; empty: none
+};
 
 struct SearchOptions {
     std::size_t k = 0;
@@ -32,12 +40,16 @@ struct SearchOptions {
     std::size_t max_listed = 0;               // pairs over the lowest threshold listed a query, best first
     std::size_t threads = 0;                  // 0: as many as the process may use
     std::size_t memory_limit = 0;             // bytes for the base, workers and results; 0: no limit
+    bool may_rotate = false;                  // the plan leaves room for a prepared base with a rotation
 };
 
+// How many pairs came how far. Each stage discards by a proven bound; only `pairs` is the same on every machine.
 struct SearchStatistics {
     std::int64_t pairs = 0;     // scanned
-    std::int64_t rescored = 0;  // not discarded by the bound
-    std::int64_t exact = 0;     // not decided in float64
+    std::int64_t kept = 0;      // not discarded by the bound of the head's codes
+    std::int64_t refined = 0;   // of these: not discarded by the bound of all codes
+    std::int64_t rescored = 0;  // not discarded by what was found until then: scored in float64
+    std::int64_t exact = 0;     // not decided in float64: summed exactly
 };
 
 // Base rows are added once, then searched any number of times. The rows are copied into panels; nothing
@@ -54,13 +66,18 @@ class Searcher {
     // finite, a norm over kMaxNorm, a wrong width or more rows than there is room for.
     void add(MatrixView rows, std::span<const GroupId> groups);
 
+    // Makes the rows added so far ready to be scanned. search() does so by itself, with Preparation{}, when it
+    // finds rows that are not. Throws InvalidInput for a rotation that is none; `poll` as in search().
+    void prepare(const Preparation& preparation, std::size_t threads, const std::function<void()>& poll);
+    bool is_prepared() const;
+
     // Answers each query through `sink`. `poll` runs on the calling thread every 20 ms; what it throws
     // ends the search and comes out here, as does what a worker throws. Throws Cancelled.
     SearchStatistics search(MatrixView queries, const SearchOptions& options, Sink& sink, RowTally* tally,
-                            const CancelToken* cancel, const std::function<void()>& poll) const;
+                            ReverseTopk* reverse, const CancelToken* cancel, const std::function<void()>& poll) const;
 
     // The plan that search() would keep to for these options and this many queries.
-    Plan plan(const SearchOptions& options, std::size_t n_queries, bool with_tally) const;
+    Plan plan(const SearchOptions& options, std::size_t n_queries, bool with_tally, const ReverseTopk* reverse) const;
 
     std::size_t dim() const;
     std::size_t rows() const;
@@ -69,9 +86,12 @@ class Searcher {
     const std::string& isa() const { return isa_; }
 
    private:
+    void prepare_locked(const Preparation& preparation, std::size_t threads, const std::function<void()>& poll) const;
+
     std::string isa_;
     RowId id_offset_;
-    std::unique_ptr<PackedBase> base_;
+    std::unique_ptr<BaseRows> base_;
+    mutable std::unique_ptr<PreparedBase> prepared_;
     mutable std::shared_mutex mutex_;
 };
 

@@ -1,0 +1,82 @@
+// Integer codes of rows, and what they lose: the ground of the bound. See docs/core.md.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "deepssim/types.hpp"
+#include "simd/kernels.hpp"
+
+namespace deepssim {
+
+// The largest code and what is added to the codes of base rows.
+int code_limit(simd::CodeFormat format);
+int code_offset(simd::CodeFormat format);
+
+// How the elements of a row are split and padded: the head is scanned for every pair, the rest only for pairs
+// that the head could not discard.
+struct CodeShape {
+    std::size_t dim = 0;
+    std::size_t head = 0;        // elements; dim: there is no rest
+    std::size_t steps = 0;       // of the head, padded
+    std::size_t rest_bytes = 0;  // of a row's rest, padded
+
+    CodeShape(std::size_t dim, std::size_t head, const simd::Kernels& kernels);
+    std::size_t head_bytes() const { return steps * simd::kStepBytes; }
+    std::size_t rest() const { return dim - head; }
+
+    // Bytes of a row's codes, however it is split.
+    static std::size_t most_bytes(std::size_t dim, bool with_split, const simd::Kernels& kernels);
+};
+
+// A run of elements less their centre, coded at one scale. Norms are rounded up.
+struct CodedPart {
+    double scale = 1.0;  // code * scale approximates an element
+    double norm = 0.0;   // of the elements
+    double coded_norm = 0.0;
+    double lost = 0.0;  // norm of what the codes lose
+};
+
+// The scale at which elements up to `largest` are coded; 1 where all are zero.
+double scale_for(double largest, int limit);
+
+// Codes `n` elements at a given scale.
+CodedPart encode(const simd::Kernels& kernels, const float* row, const float* centre, std::size_t n, double scale,
+                 int limit, std::int8_t* codes);
+
+// A linear map that is orthogonal up to a known defect, applied in float32.
+class Rotation {
+   public:
+    // No rotation: rows go through as they are.
+    explicit Rotation(std::size_t dim) : dim_(dim) {}
+    // Rows of `matrix` (dim, dim) are the directions. Throws InvalidInput if it is far from orthogonal.
+    Rotation(MatrixView matrix, const simd::Kernels& kernels);
+
+    bool is_identity() const { return panels_.empty(); }
+    std::size_t dim() const { return dim_; }
+
+    // |p . y - q . x| <= relative() * |q| * |x| + absolute() * (|q| + |x| + 1) for the images p, y of rows q, x.
+    double relative() const { return relative_; }
+    double absolute() const { return absolute_; }
+
+    // The first `n` elements (rounded up to whole panels) of the images of up to kernels.product_rows rows, to
+    // out + i * stride, stride >= padded(n). `scratch` holds product_scratch(dim) floats.
+    void apply(const simd::Kernels& kernels, std::span<const float* const> rows, std::size_t n, float* scratch,
+               float* out, std::size_t stride) const;
+
+    static std::size_t padded(std::size_t n) {
+        return (n + simd::kPanelRows - 1) / simd::kPanelRows * simd::kPanelRows;
+    }
+    static std::size_t scratch_floats(std::size_t dim) { return 2 * simd::kMaxProductRows * padded(dim); }
+    static std::size_t bytes(std::size_t dim) { return padded(dim) * dim * sizeof(float); }
+
+   private:
+    std::size_t dim_;
+    std::vector<float> panels_;
+    double relative_ = 0.0;
+    double absolute_ = 0.0;
+};
+
+}  // namespace deepssim

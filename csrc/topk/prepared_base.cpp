@@ -1,0 +1,227 @@
+#include "prepared_base.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <numeric>
+
+#include "deepssim/cancel.hpp"
+#include "deepssim/exact.hpp"
+#include "parallel.hpp"
+
+namespace deepssim {
+
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+// Rows that the centre is the mean of, at most: any centre keeps the bound true, a good one makes it tight.
+constexpr std::size_t kCentreRows = 16384;
+
+std::size_t groups_of(std::size_t rows) { return (rows + simd::kGroupRows - 1) / simd::kGroupRows; }
+
+double norm_of(const std::vector<float>& row) { return norm_upper_bound(row.data(), row.size()); }
+
+// The mean of some of the rows, spread over all.
+std::vector<float> mean_of(const BaseRows& base) {
+    const std::size_t step = std::max<std::size_t>(1, base.rows() / kCentreRows);
+    std::vector<double> sums(base.dim());
+    std::size_t n = 0;
+    for (std::size_t i = 0; i < base.rows(); i += step, ++n) {
+        for (std::size_t d = 0; d < sums.size(); ++d) sums[d] += static_cast<double>(base.row(i)[d]);
+    }
+    std::vector<float> mean(base.dim());
+    for (std::size_t d = 0; d < sums.size() && n > 0; ++d) {
+        mean[d] = static_cast<float>(sums[d] / static_cast<double>(n));
+    }
+    return mean;
+}
+
+// Calls task(i) for every i < n on several threads, each with a state of its own.
+template <class Make, class Task>
+void for_each_parallel(std::size_t n, std::size_t threads, const std::function<void()>& poll, const Make& make,
+                       const Task& task) {
+    std::atomic<std::size_t> next{0};
+    constexpr std::size_t kRun = 8;
+    const auto body = [&](const std::function<bool()>& should_stop) {
+        auto state = make();
+        for (std::size_t first = next.fetch_add(kRun); first < n; first = next.fetch_add(kRun)) {
+            if (should_stop()) throw Cancelled();
+            for (std::size_t i = first; i < std::min(n, first + kRun); ++i) task(i, state);
+        }
+    };
+    run_parallel(std::clamp<std::size_t>(n / kRun, 1, threads), body, poll);
+}
+
+}  // namespace
+
+struct PreparedBase::Scratch {
+    explicit Scratch(const CodeShape& shape)
+        : product(Rotation::scratch_floats(shape.dim)),
+          stride(Rotation::padded(shape.dim)),
+          images(simd::kGroupRows * stride),
+          codes(shape.dim) {}
+    std::vector<float> product;
+    std::size_t stride;
+    std::vector<float> images;
+    std::vector<std::int8_t> codes;
+
+    static std::size_t bytes(std::size_t dim) {
+        return (Rotation::scratch_floats(dim) + simd::kGroupRows * Rotation::padded(dim)) * sizeof(float) + dim;
+    }
+};
+
+void PreparedBase::FreeAligned::operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{kAlignment}); }
+
+PreparedBase::Bytes PreparedBase::allocate(std::size_t n) {
+    return Bytes(static_cast<std::byte*>(::operator new[](std::max<std::size_t>(n, 1), std::align_val_t{kAlignment})));
+}
+
+std::size_t PreparedBase::bytes(std::size_t dim, std::size_t rows, bool with_rotation, std::size_t threads,
+                                const simd::Kernels& kernels) {
+    const std::size_t code_bytes = CodeShape::most_bytes(dim, with_rotation, kernels);
+    const std::size_t group_bytes =
+        simd::kGroupRows * (code_bytes + sizeof(std::uint32_t)) + sizeof(Group) + simd::kGroupTerms * sizeof(double);
+    // The keys that rows are ordered by, and the threads' buffers, are gone once it is made.
+    const std::size_t making = rows * sizeof(float) + threads * Scratch::bytes(dim) + dim * 2 * sizeof(double);
+    return sizeof(PreparedBase) + groups_of(rows) * group_bytes + dim * sizeof(float) +
+           (with_rotation ? Rotation::bytes(dim) : 0) + making + 4096;
+}
+
+PreparedBase::PreparedBase(const BaseRows& base, const Preparation& preparation, const simd::Kernels& kernels,
+                           std::size_t threads, const std::function<void()>& poll)
+    : shape_(base.dim(), preparation.head, kernels),
+      rotation_(preparation.rotation.rows == 0 ? Rotation(base.dim()) : Rotation(preparation.rotation, kernels)) {
+    if (rotation_.dim() != base.dim()) {
+        throw InvalidInput("the rotation is for rows of " + std::to_string(rotation_.dim()) + " elements");
+    }
+    const std::vector<float> mean = mean_of(base);
+    set_centre(mean, kernels);
+    order_rows(base, mean, kernels, threads, poll);
+    const std::size_t n_groups = groups_of(base.rows());
+    groups_.resize(n_groups);
+    terms_.resize(n_groups * simd::kGroupTerms);
+    head_ = allocate(n_groups * simd::kGroupRows * shape_.head_bytes());
+    rest_ = allocate(n_groups * simd::kGroupRows * shape_.rest_bytes);
+    for_each_parallel(
+        n_groups, threads, poll, [&] { return Scratch(shape_); },
+        [&](std::size_t g, Scratch& scratch) { code_group(base, kernels, g, scratch); });
+    for (const Group& group : groups_) largest_norm_ = std::max(largest_norm_, group.norm);
+}
+
+void PreparedBase::set_centre(const std::vector<float>& mean, const simd::Kernels& kernels) {
+    centre_.resize(Rotation::padded(mean.size()));
+    std::vector<float> scratch(Rotation::scratch_floats(mean.size()));
+    const float* row = mean.data();
+    rotation_.apply(kernels, {&row, 1}, mean.size(), scratch.data(), centre_.data(), centre_.size());
+    centre_.resize(mean.size());
+    centre_norm_ = norm_of(centre_);
+}
+
+// Groups share one scale and one bound, so rows that are alike in what sets them go together: by the norm of
+// the rest where there is one, else by the largest element.
+void PreparedBase::order_rows(const BaseRows& base, const std::vector<float>& mean, const simd::Kernels& kernels,
+                              std::size_t threads, const std::function<void()>& poll) {
+    const std::size_t n = base.rows();
+    order_.resize(groups_of(n) * simd::kGroupRows, 0);
+    std::iota(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(n), 0U);
+    std::vector<float> keys(n);
+    const std::size_t tile = kernels.product_rows;
+    for_each_parallel((n + tile - 1) / tile, threads, poll, [&] { return Scratch(shape_); },
+                      [&](std::size_t block, Scratch& scratch) {
+                          const float* rows[simd::kMaxProductRows];
+                          const std::size_t first = block * tile;
+                          const std::size_t count = std::min(tile, n - first);
+                          for (std::size_t i = 0; i < count; ++i) rows[i] = base.row(first + i);
+                          const bool is_split = shape_.rest() > 0;
+                          const std::size_t width = is_split ? shape_.head : shape_.dim;
+                          rotation_.apply(kernels, {rows, count}, width, scratch.product.data(), scratch.images.data(),
+                                          scratch.stride);
+                          for (std::size_t i = 0; i < count; ++i) {
+                              const float* image = scratch.images.data() + i * scratch.stride;
+                              if (!is_split) {
+                                  keys[first + i] = static_cast<float>(kernels.largest(image, centre_.data(), width));
+                                  continue;
+                              }
+                              // |x - mean|^2 less its head: rotations keep norms.
+                              double head = 0.0;
+                              for (std::size_t d = 0; d < width; ++d) {
+                                  const double z = static_cast<double>(image[d]) - static_cast<double>(centre_[d]);
+                                  head += z * z;
+                              }
+                              const double all = kernels.inner(rows[i], rows[i], shape_.dim) -
+                                                 2.0 * kernels.inner(rows[i], mean.data(), shape_.dim) +
+                                                 centre_norm_ * centre_norm_;
+                              keys[first + i] = static_cast<float>(all - head);
+                          }
+                      });
+    std::sort(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(n),
+              [&](std::uint32_t a, std::uint32_t b) { return keys[a] > keys[b] || (keys[a] == keys[b] && a < b); });
+}
+
+void PreparedBase::code_group(const BaseRows& base, const simd::Kernels& kernels, std::size_t g, Scratch& scratch) {
+    const std::size_t first = g * simd::kGroupRows;
+    const std::size_t count = std::min(simd::kGroupRows, base.rows() - first);
+    const std::size_t tile = kernels.product_rows;
+    Group& group = groups_[g];
+    group = {};
+    group.rows = static_cast<std::uint32_t>(count);
+    double head_largest = 0.0;
+    double rest_largest = 0.0;
+    for (std::size_t start = 0; start < count; start += tile) {
+        const float* rows[simd::kMaxProductRows];
+        const std::size_t n = std::min(tile, count - start);
+        for (std::size_t i = 0; i < n; ++i) rows[i] = base.row(order_[first + start + i]);
+        rotation_.apply(kernels, {rows, n}, shape_.dim, scratch.product.data(),
+                        scratch.images.data() + start * scratch.stride, scratch.stride);
+    }
+    const float* rest_centre = centre_.data() + shape_.head;
+    for (std::size_t i = 0; i < count; ++i) {
+        const float* image = scratch.images.data() + i * scratch.stride;
+        head_largest = std::max(head_largest, kernels.largest(image, centre_.data(), shape_.head));
+        rest_largest = std::max(rest_largest, kernels.largest(image + shape_.head, rest_centre, shape_.rest()));
+        group.norm = std::max(group.norm, base.norm(order_[first + i]));
+    }
+    const int limit = code_limit(kernels.format);
+    const int offset = code_offset(kernels.format);
+    group.scale = scale_for(head_largest, limit);
+    group.rest_scale = scale_for(rest_largest, limit);
+    std::byte* head = head_.get() + first * shape_.head_bytes();
+    std::byte* rest = rest_.get() + first * shape_.rest_bytes;
+    std::memset(head, 0, simd::kGroupRows * shape_.head_bytes());
+    if (shape_.rest_bytes > 0) std::memset(rest, 0, simd::kGroupRows * shape_.rest_bytes);
+    for (std::size_t i = 0; i < count; ++i) {
+        const float* image = scratch.images.data() + i * scratch.stride;
+        std::int8_t* codes = scratch.codes.data();
+        const CodedPart part = encode(kernels, image, centre_.data(), shape_.head, group.scale, limit, codes);
+        group.head_norm = std::max(group.head_norm, part.norm);
+        group.head_lost = std::max(group.head_lost, part.lost);
+        std::byte* panel = head + i / simd::kPanelRows * simd::kPanelRows * shape_.head_bytes() +
+                           i % simd::kPanelRows * simd::kStepBytes;
+        for (std::size_t d = 0; d < shape_.head; ++d) {
+            panel[d / simd::kStepBytes * simd::kPanelStepBytes + d % simd::kStepBytes] =
+                static_cast<std::byte>(codes[d] + offset);
+        }
+        if (shape_.rest() == 0) continue;
+        const CodedPart tail =
+            encode(kernels, image + shape_.head, rest_centre, shape_.rest(), group.rest_scale, limit, codes);
+        group.rest_norm = std::max(group.rest_norm, tail.norm);
+        group.rest_lost = std::max(group.rest_lost, tail.lost);
+        std::byte* out = rest + i * shape_.rest_bytes;
+        for (std::size_t d = 0; d < shape_.rest(); ++d) out[d] = static_cast<std::byte>(codes[d] + offset);
+    }
+    // Rounded up, so that thresholds come out low.
+    const double inverse = 1.0 / group.scale;
+    const double up = inverse * (1.0 + 0x1p-45);
+    double* terms = terms_.data() + g * simd::kGroupTerms;
+    terms[simd::kInverseScale] = inverse;
+    terms[simd::kRowCut] = std::numeric_limits<double>::infinity();
+    terms[simd::kBound0] = group.head_lost * up;
+    terms[simd::kBound1] = group.head_norm * up;
+    terms[simd::kBound2] = group.rest_norm * up;
+    terms[simd::kBound3] = group.norm * up;
+}
+
+}  // namespace deepssim

@@ -1,0 +1,76 @@
+// A base made ready to be scanned: rotated, ordered, coded, with what bounds the scores of each group.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base_rows.hpp"
+#include "codes.hpp"
+#include "deepssim/searcher.hpp"
+#include "simd/kernels.hpp"
+
+namespace deepssim {
+
+class PreparedBase {
+   public:
+    // Takes all rows of `base`. Codes are made on `threads` threads; `poll` as in run_parallel.
+    PreparedBase(const BaseRows& base, const Preparation& preparation, const simd::Kernels& kernels,
+                 std::size_t threads, const std::function<void()>& poll);
+
+    struct Group {
+        double scale;      // of the head's codes
+        double head_norm;  // the largest of its rows', less the centre
+        double head_lost;
+        double rest_scale;
+        double rest_norm;
+        double rest_lost;
+        double norm;  // the largest of its rows'
+        std::uint32_t rows;
+    };
+
+    const CodeShape& shape() const { return shape_; }
+    const Rotation& rotation() const { return rotation_; }
+    const std::vector<float>& centre() const { return centre_; }
+    double centre_norm() const { return centre_norm_; }
+    double largest_norm() const { return largest_norm_; }
+    std::size_t n_groups() const { return groups_.size(); }
+    const Group& group(std::size_t g) const { return groups_[g]; }
+    const double* terms(std::size_t g) const { return terms_.data() + g * simd::kGroupTerms; }
+    const std::byte* head(std::size_t g) const { return head_.get() + g * simd::kGroupRows * shape_.head_bytes(); }
+    const std::byte* rest(std::size_t position) const { return rest_.get() + position * shape_.rest_bytes; }
+    // The base row at a position of the scan's order.
+    std::size_t row(std::size_t position) const { return order_[position]; }
+
+    // Bytes of a prepared base, and what making it takes besides.
+    static std::size_t bytes(std::size_t dim, std::size_t rows, bool with_rotation, std::size_t threads,
+                             const simd::Kernels& kernels);
+
+   private:
+    struct Scratch;
+    struct FreeAligned {
+        void operator()(std::byte* p) const;
+    };
+    using Bytes = std::unique_ptr<std::byte[], FreeAligned>;
+    static Bytes allocate(std::size_t n);
+
+    void set_centre(const std::vector<float>& mean, const simd::Kernels& kernels);
+    void order_rows(const BaseRows& base, const std::vector<float>& mean, const simd::Kernels& kernels,
+                    std::size_t threads, const std::function<void()>& poll);
+    void code_group(const BaseRows& base, const simd::Kernels& kernels, std::size_t g, Scratch& scratch);
+
+    CodeShape shape_;
+    Rotation rotation_;
+    std::vector<float> centre_;  // of the rotated rows
+    double centre_norm_ = 0.0;
+    double largest_norm_ = 0.0;
+    std::vector<std::uint32_t> order_;
+    std::vector<Group> groups_;
+    std::vector<double> terms_;
+    Bytes head_;
+    Bytes rest_;
+};
+
+}  // namespace deepssim

@@ -1,0 +1,169 @@
+#include "query_block.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "deepssim/exact.hpp"
+
+namespace deepssim {
+
+namespace {
+
+// Slack terms are rounded up by this, thresholds down: more than the additions and products after can lose.
+constexpr double kUp = 1.0 + 0x1p-40;
+
+std::size_t padded_to_tiles(std::size_t n, std::size_t tile) { return (n + tile - 1) / tile * tile; }
+
+double lowered(double value) { return std::isfinite(value) ? value - std::fabs(value) * 0x1p-40 : value; }
+
+}  // namespace
+
+std::size_t QueryBlock::bytes(std::size_t capacity, std::size_t dim, bool with_split, const simd::Kernels& kernels) {
+    const std::size_t n = padded_to_tiles(capacity, kernels.tile_queries);
+    const std::size_t per_query = CodeShape::most_bytes(dim, with_split, kernels) + simd::kQueryTerms * sizeof(double) +
+                                  sizeof(std::int32_t) + sizeof(Bounds);
+    const std::size_t images = simd::kMaxProductRows * Rotation::padded(dim);
+    return n * per_query + (dim + Rotation::scratch_floats(dim) + images) * sizeof(float) + dim + 1024;
+}
+
+QueryBlock::QueryBlock(const PreparedBase& base, const simd::Kernels& kernels, std::size_t capacity)
+    : base_(base), kernels_(kernels), tile_(kernels.tile_queries) {
+    const CodeShape& shape = base.shape();
+    const std::size_t n = padded_to_tiles(capacity, tile_);
+    head_.resize(n * shape.head_bytes());
+    rest_.resize(n * shape.rest_bytes);
+    terms_.resize(n * simd::kQueryTerms);
+    starts_.resize(n);
+    bounds_.resize(n);
+    origin_.resize(shape.dim, 0.0F);
+    product_.resize(Rotation::scratch_floats(shape.dim));
+    images_.resize(simd::kMaxProductRows * Rotation::padded(shape.dim));
+    codes_.resize(shape.dim);
+}
+
+void QueryBlock::load(MatrixView queries, std::span<const double> norms, std::size_t first, std::size_t count) {
+    const std::size_t dim = base_.shape().dim;
+    const std::size_t stride = Rotation::padded(dim);
+    size_ = count;
+    std::fill(head_.begin(), head_.end(), std::byte{0});
+    std::fill(rest_.begin(), rest_.end(), std::byte{0});
+    std::fill(starts_.begin(), starts_.end(), 0);
+    // Places that no query takes have a cut that no sum reaches, unless rows ask for pairs themselves.
+    for (std::size_t t = 0; t < terms_.size(); t += simd::kQueryTerms * tile_) {
+        std::fill_n(terms_.begin() + static_cast<std::ptrdiff_t>(t), simd::kQueryTerms * tile_, 0.0);
+        std::fill_n(terms_.begin() + static_cast<std::ptrdiff_t>(t), tile_, std::numeric_limits<double>::infinity());
+        std::fill_n(terms_.begin() + static_cast<std::ptrdiff_t>(t + simd::kReverseFactor * tile_), tile_, 1.0);
+    }
+    for (std::size_t start = 0; start < count; start += kernels_.product_rows) {
+        const float* rows[simd::kMaxProductRows];
+        const std::size_t n = std::min(kernels_.product_rows, count - start);
+        for (std::size_t i = 0; i < n; ++i) rows[i] = queries.row(first + start + i);
+        base_.rotation().apply(kernels_, {rows, n}, dim, product_.data(), images_.data(), stride);
+        for (std::size_t i = 0; i < n; ++i) {
+            load_one(start + i, images_.data() + i * stride, norms[first + start + i]);
+        }
+    }
+}
+
+void QueryBlock::load_one(std::size_t slot, const float* image, double norm) {
+    const CodeShape& shape = base_.shape();
+    const std::vector<float>& centre = base_.centre();
+    const int limit = code_limit(kernels_.format);
+    const int offset = code_offset(kernels_.format);
+    Bounds& q = bounds_[slot];
+    q = {};
+
+    const double head_largest = kernels_.largest(image, origin_.data(), shape.head);
+    const CodedPart head =
+        encode(kernels_, image, origin_.data(), shape.head, scale_for(head_largest, limit), limit, codes_.data());
+    std::int32_t sum = 0;
+    for (std::size_t d = 0; d < shape.head; ++d) sum += codes_[d];
+    starts_[slot] = -offset * sum;
+    std::byte* tile = head_.data() + slot / tile_ * tile_ * shape.head_bytes();
+    const std::size_t place = slot % tile_;
+    const std::size_t step_stride = kernels_.is_query_major ? 1 : tile_;
+    const std::size_t base_step = kernels_.is_query_major ? place * shape.steps : place;
+    for (std::size_t d = 0; d < shape.head; d += simd::kStepBytes) {
+        std::byte* out = tile + (base_step + d / simd::kStepBytes * step_stride) * simd::kStepBytes;
+        std::memcpy(out, codes_.data() + d, std::min(simd::kStepBytes, shape.head - d));
+    }
+    q.scale = head.scale;
+    q.head_coded = head.coded_norm;
+    q.head_lost = head.lost;
+    double image_norm = head.norm;
+    if (shape.rest() > 0) {
+        const float* tail = image + shape.head;
+        const double largest = kernels_.largest(tail, origin_.data(), shape.rest());
+        const CodedPart rest =
+            encode(kernels_, tail, origin_.data(), shape.rest(), scale_for(largest, limit), limit, codes_.data());
+        std::memcpy(rest_.data() + slot * shape.rest_bytes, codes_.data(), shape.rest());
+        sum = 0;
+        for (std::size_t d = 0; d < shape.rest(); ++d) sum += codes_[d];
+        q.rest_start = -offset * sum;
+        q.rest_scale = rest.scale;
+        q.rest_norm = rest.norm;
+        q.rest_coded = rest.coded_norm;
+        q.rest_lost = rest.lost;
+        image_norm += rest.norm;
+    }
+    q.offset = kernels_.inner(image, centre.data(), shape.dim);
+    q.turned = base_.rotation().relative() * norm;
+    const double reach = 4.0 * (base_.largest_norm() + base_.centre_norm());
+    q.margin = (float64_error_factor(shape.dim) + 0x1p-46) * image_norm * (base_.centre_norm() + reach) +
+               base_.rotation().absolute() * (norm + base_.largest_norm() + 1.0);
+
+    double* terms = terms_.data() + slot / tile_ * tile_ * simd::kQueryTerms + place;
+    const double inverse = 1.0 / q.scale;
+    terms[simd::kReverseOffset * tile_] = q.offset + q.margin + 0x1p-40 * (std::fabs(q.offset) + q.margin);
+    terms[simd::kReverseFactor * tile_] = inverse;
+    terms[simd::kSlack0 * tile_] = q.head_coded * inverse * kUp;
+    terms[simd::kSlack1 * tile_] = q.head_lost * inverse * kUp;
+    terms[simd::kSlack2 * tile_] = q.rest_norm * inverse * kUp;
+    terms[simd::kSlack3 * tile_] = q.turned * inverse * kUp;
+}
+
+void QueryBlock::set_cut(std::size_t slot, double cut) {
+    const Bounds& q = bounds_[slot];
+    double* terms = terms_.data() + slot / tile_ * tile_ * simd::kQueryTerms + slot % tile_;
+    // The difference is rounded by 2^-53 of its parts, the rest is relative.
+    const double room = cut - q.offset - q.margin - 0x1p-40 * (std::fabs(q.offset) + q.margin);
+    terms[simd::kCut * tile_] = lowered(std::isfinite(cut) ? (room - 0x1p-40 * std::fabs(cut)) / q.scale : cut);
+}
+
+simd::ScanJob QueryBlock::job(std::size_t g, const double* group_terms, std::size_t first, std::size_t count) const {
+    const std::size_t start = first * tile_;
+    return {base_.head(g),
+            group_terms,
+            base_.shape().steps,
+            count,
+            head_.data() + start * base_.shape().head_bytes(),
+            terms_.data() + start * simd::kQueryTerms,
+            starts_.data() + start};
+}
+
+double QueryBlock::common_slack(const Bounds& q, const PreparedBase::Group& group) const {
+    return q.head_coded * group.head_lost + q.head_lost * group.head_norm + q.turned * group.norm + q.margin;
+}
+
+double QueryBlock::slack(std::size_t slot, std::size_t g) const {
+    const Bounds& q = bounds_[slot];
+    const PreparedBase::Group& group = base_.group(g);
+    return (common_slack(q, group) + q.rest_norm * group.rest_norm) * kUp;
+}
+
+double QueryBlock::refined_slack(std::size_t slot, std::size_t g) const {
+    const Bounds& q = bounds_[slot];
+    const PreparedBase::Group& group = base_.group(g);
+    return (common_slack(q, group) + q.rest_coded * group.rest_lost + q.rest_lost * group.rest_norm) * kUp;
+}
+
+double QueryBlock::rest(std::size_t slot, std::size_t g, std::size_t position) const {
+    const Bounds& q = bounds_[slot];
+    const std::size_t bytes = base_.shape().rest_bytes;
+    const std::int32_t sum = q.rest_start + kernels_.dot(rest_.data() + slot * bytes, base_.rest(position), bytes);
+    return q.rest_scale * base_.group(g).rest_scale * static_cast<double>(sum);
+}
+
+}  // namespace deepssim

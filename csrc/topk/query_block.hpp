@@ -1,0 +1,80 @@
+// A block of queries, coded for the scan, with what bounds their scores.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "codes.hpp"
+#include "deepssim/types.hpp"
+#include "prepared_base.hpp"
+#include "simd/kernels.hpp"
+
+namespace deepssim {
+
+class QueryBlock {
+   public:
+    // What bounds the scores of one query: |score - approximation| <= slack, see docs/core.md.
+    struct Bounds {
+        double scale = 1.0;   // of the head's codes
+        double offset = 0.0;  // the score with the centre
+        double margin = 0.0;  // rounding, apart from the codes
+        double head_coded = 0.0;
+        double head_lost = 0.0;
+        double rest_scale = 1.0;
+        double rest_norm = 0.0;
+        double rest_coded = 0.0;
+        double rest_lost = 0.0;
+        double turned = 0.0;          // what the rotation's defect costs, per norm of a base row
+        std::int32_t rest_start = 0;  // undoes the offset of the rest's codes
+    };
+
+    QueryBlock(const PreparedBase& base, const simd::Kernels& kernels, std::size_t capacity);
+
+    static std::size_t bytes(std::size_t capacity, std::size_t dim, bool with_split, const simd::Kernels& kernels);
+
+    // Codes queries [first, first + count); their norms are upper bounds.
+    void load(MatrixView queries, std::span<const double> norms, std::size_t first, std::size_t count);
+
+    std::size_t size() const { return size_; }
+    std::size_t n_tiles() const { return (size_ + tile_ - 1) / tile_; }
+    const Bounds& bounds(std::size_t slot) const { return bounds_[slot]; }
+
+    // A pair whose score is below `cut` need not be found for this query any more.
+    void set_cut(std::size_t slot, double cut);
+
+    // Tiles [first, first + count) against a group; group_terms as PreparedBase::terms().
+    simd::ScanJob job(std::size_t g, const double* group_terms, std::size_t first, std::size_t count) const;
+
+    // The approximate score of a pair by the head alone, from its integer sum.
+    double approximate(std::size_t slot, std::size_t g, std::int32_t sum) const {
+        const Bounds& q = bounds_[slot];
+        return q.offset + q.scale * base_.group(g).scale * static_cast<double>(sum);
+    }
+    // How far the score can be from that.
+    double slack(std::size_t slot, std::size_t g) const;
+    // What the rest adds, and how far the score can be from the sum then.
+    double rest(std::size_t slot, std::size_t g, std::size_t position) const;
+    double refined_slack(std::size_t slot, std::size_t g) const;
+
+   private:
+    double common_slack(const Bounds& q, const PreparedBase::Group& group) const;
+    void load_one(std::size_t slot, const float* image, double norm);
+
+    const PreparedBase& base_;
+    const simd::Kernels& kernels_;
+    std::size_t tile_;
+    std::size_t size_ = 0;
+    std::vector<std::byte> head_;
+    std::vector<std::byte> rest_;
+    std::vector<double> terms_;
+    std::vector<std::int32_t> starts_;
+    std::vector<Bounds> bounds_;
+    std::vector<float> origin_;  // zeros: queries are not centred
+    std::vector<float> product_;
+    std::vector<float> images_;
+    std::vector<std::int8_t> codes_;
+};
+
+}  // namespace deepssim
