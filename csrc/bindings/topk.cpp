@@ -207,6 +207,21 @@ void register_topk(py::module_& m) {
                 self.prepare(preparation, threads, poll_signals);
             },
             py::kw_only(), py::arg("head") = 0, py::arg("rotation") = py::none(), py::arg("threads") = 0)
+        .def(
+            "sample",
+            [](const Searcher& self, std::size_t most) {
+                const std::size_t step =
+                    std::max<std::size_t>(1, (self.rows() + most - 1) / std::max<std::size_t>(1, most));
+                Floats out({size(most), size(self.dim())});
+                float* target = out.mutable_data();
+                std::size_t n = 0;
+                {
+                    const py::gil_scoped_release unlocked;  // writes an array made here; the searcher locks itself
+                    n = self.sample(0, step, most, target);
+                }
+                return py::object(out[py::slice(0, size(n), 1)]);
+            },
+            py::arg("most"), "Copy up to `most` base rows, evenly spread.")
         .def("is_prepared", &Searcher::is_prepared, py::call_guard<py::gil_scoped_release>())
         .def_property_readonly("dim", &Searcher::dim)
         .def_property_readonly("capacity", &Searcher::capacity)

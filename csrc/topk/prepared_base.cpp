@@ -20,6 +20,9 @@ constexpr std::size_t kAlignment = 64;
 // Rows that the centre is the mean of, at most: any centre keeps the bound true, a good one makes it tight.
 constexpr std::size_t kCentreRows = 16384;
 
+// Rows of a like rest that are ordered among themselves by their largest element.
+constexpr std::size_t kRunRows = 16 * simd::kGroupRows;
+
 std::size_t groups_of(std::size_t rows) { return (rows + simd::kGroupRows - 1) / simd::kGroupRows; }
 
 double norm_of(const std::vector<float>& row) { return norm_upper_bound(row.data(), row.size()); }
@@ -85,7 +88,7 @@ std::size_t PreparedBase::bytes(std::size_t dim, std::size_t rows, bool with_rot
     const std::size_t group_bytes =
         simd::kGroupRows * (code_bytes + sizeof(std::uint32_t)) + sizeof(Group) + simd::kGroupTerms * sizeof(double);
     // The keys that rows are ordered by, and the threads' buffers, are gone once it is made.
-    const std::size_t making = rows * sizeof(float) + threads * Scratch::bytes(dim) + dim * 2 * sizeof(double);
+    const std::size_t making = rows * sizeof(Key) + threads * Scratch::bytes(dim) + dim * 2 * sizeof(double);
     return sizeof(PreparedBase) + groups_of(rows) * group_bytes + dim * sizeof(float) +
            (with_rotation ? Rotation::bytes(dim) : 0) + making + 4096;
 }
@@ -102,6 +105,8 @@ PreparedBase::PreparedBase(const BaseRows& base, const Preparation& preparation,
     order_rows(base, mean, kernels, threads, poll);
     const std::size_t n_groups = groups_of(base.rows());
     groups_.resize(n_groups);
+    stride_ = static_cast<std::size_t>(static_cast<double>(n_groups) * 0.618) | 1U;
+    while (std::gcd(stride_, n_groups) > 1) stride_ += 2;
     terms_.resize(n_groups * simd::kGroupTerms);
     head_ = allocate(n_groups * simd::kGroupRows * shape_.head_bytes());
     rest_ = allocate(n_groups * simd::kGroupRows * shape_.rest_bytes);
@@ -120,45 +125,54 @@ void PreparedBase::set_centre(const std::vector<float>& mean, const simd::Kernel
     centre_norm_ = norm_of(centre_);
 }
 
-// Groups share one scale and one bound, so rows that are alike in what sets them go together: by the norm of
-// the rest where there is one, else by the largest element.
+PreparedBase::Key PreparedBase::key_of(const float* row, const float* image, const std::vector<float>& mean,
+                                       const simd::Kernels& kernels) const {
+    Key key{0.0F, static_cast<float>(kernels.largest(image, centre_.data(), shape_.head))};
+    if (shape_.rest() == 0) return key;
+    // |row - mean|^2 less its head: rotations keep norms.
+    double head = 0.0;
+    for (std::size_t d = 0; d < shape_.head; ++d) {
+        const double z = static_cast<double>(image[d]) - static_cast<double>(centre_[d]);
+        head += z * z;
+    }
+    const double all = kernels.inner(row, row, shape_.dim) - 2.0 * kernels.inner(row, mean.data(), shape_.dim) +
+                       centre_norm_ * centre_norm_;
+    key.rest = static_cast<float>(all - head);
+    return key;
+}
+
+// Groups share one scale and one bound, so rows that are alike in what sets them go together: first by the norm of
+// the rest, where there is one, in runs, then by the largest element of the head.
 void PreparedBase::order_rows(const BaseRows& base, const std::vector<float>& mean, const simd::Kernels& kernels,
                               std::size_t threads, const std::function<void()>& poll) {
     const std::size_t n = base.rows();
     order_.resize(groups_of(n) * simd::kGroupRows, 0);
     std::iota(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(n), 0U);
-    std::vector<float> keys(n);
+    std::vector<Key> keys(n);
     const std::size_t tile = kernels.product_rows;
-    for_each_parallel((n + tile - 1) / tile, threads, poll, [&] { return Scratch(shape_); },
-                      [&](std::size_t block, Scratch& scratch) {
-                          const float* rows[simd::kMaxProductRows];
-                          const std::size_t first = block * tile;
-                          const std::size_t count = std::min(tile, n - first);
-                          for (std::size_t i = 0; i < count; ++i) rows[i] = base.row(first + i);
-                          const bool is_split = shape_.rest() > 0;
-                          const std::size_t width = is_split ? shape_.head : shape_.dim;
-                          rotation_.apply(kernels, {rows, count}, width, scratch.product.data(), scratch.images.data(),
-                                          scratch.stride);
-                          for (std::size_t i = 0; i < count; ++i) {
-                              const float* image = scratch.images.data() + i * scratch.stride;
-                              if (!is_split) {
-                                  keys[first + i] = static_cast<float>(kernels.largest(image, centre_.data(), width));
-                                  continue;
-                              }
-                              // |x - mean|^2 less its head: rotations keep norms.
-                              double head = 0.0;
-                              for (std::size_t d = 0; d < width; ++d) {
-                                  const double z = static_cast<double>(image[d]) - static_cast<double>(centre_[d]);
-                                  head += z * z;
-                              }
-                              const double all = kernels.inner(rows[i], rows[i], shape_.dim) -
-                                                 2.0 * kernels.inner(rows[i], mean.data(), shape_.dim) +
-                                                 centre_norm_ * centre_norm_;
-                              keys[first + i] = static_cast<float>(all - head);
-                          }
-                      });
-    std::sort(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(n),
-              [&](std::uint32_t a, std::uint32_t b) { return keys[a] > keys[b] || (keys[a] == keys[b] && a < b); });
+    const auto fill_keys = [&](std::size_t block, Scratch& scratch) {
+        const float* rows[simd::kMaxProductRows];
+        const std::size_t first = block * tile;
+        const std::size_t count = std::min(tile, n - first);
+        for (std::size_t i = 0; i < count; ++i) rows[i] = base.row(first + i);
+        rotation_.apply(kernels, {rows, count}, shape_.head, scratch.product.data(), scratch.images.data(),
+                        scratch.stride);
+        for (std::size_t i = 0; i < count; ++i) {
+            keys[first + i] = key_of(rows[i], scratch.images.data() + i * scratch.stride, mean, kernels);
+        }
+    };
+    for_each_parallel(
+        (n + tile - 1) / tile, threads, poll, [&] { return Scratch(shape_); }, fill_keys);
+
+    const auto sort_by = [&](std::size_t first, std::size_t last, float Key::*key) {
+        std::sort(order_.begin() + static_cast<std::ptrdiff_t>(first),
+                  order_.begin() + static_cast<std::ptrdiff_t>(last), [&](std::uint32_t a, std::uint32_t b) {
+                      return keys[a].*key < keys[b].*key || (keys[a].*key == keys[b].*key && a < b);
+                  });
+    };
+    if (shape_.rest() == 0) return sort_by(0, n, &Key::largest);
+    sort_by(0, n, &Key::rest);
+    for (std::size_t i = 0; i < n; i += kRunRows) sort_by(i, std::min(n, i + kRunRows), &Key::largest);
 }
 
 void PreparedBase::code_group(const BaseRows& base, const simd::Kernels& kernels, std::size_t g, Scratch& scratch) {

@@ -37,6 +37,9 @@ class PreparedBase {
     double centre_norm() const { return centre_norm_; }
     double largest_norm() const { return largest_norm_; }
     std::size_t n_groups() const { return groups_.size(); }
+    // The group that comes i-th in a scan. Groups hold rows that are alike; taken in turn from all over the order,
+    // the first few show what the whole base is like, and thresholds rise soon.
+    std::size_t visited(std::size_t i) const { return i * stride_ % groups_.size(); }
     const Group& group(std::size_t g) const { return groups_[g]; }
     const double* terms(std::size_t g) const { return terms_.data() + g * simd::kGroupTerms; }
     const std::byte* head(std::size_t g) const { return head_.get() + g * simd::kGroupRows * shape_.head_bytes(); }
@@ -50,6 +53,11 @@ class PreparedBase {
 
    private:
     struct Scratch;
+    // What rows are ordered by.
+    struct Key {
+        float rest;     // the squared norm of the rest, less the centre
+        float largest;  // element of the head, less the centre
+    };
     struct FreeAligned {
         void operator()(std::byte* p) const;
     };
@@ -57,6 +65,8 @@ class PreparedBase {
     static Bytes allocate(std::size_t n);
 
     void set_centre(const std::vector<float>& mean, const simd::Kernels& kernels);
+    Key key_of(const float* row, const float* image, const std::vector<float>& mean,
+               const simd::Kernels& kernels) const;
     void order_rows(const BaseRows& base, const std::vector<float>& mean, const simd::Kernels& kernels,
                     std::size_t threads, const std::function<void()>& poll);
     void code_group(const BaseRows& base, const simd::Kernels& kernels, std::size_t g, Scratch& scratch);
@@ -68,6 +78,7 @@ class PreparedBase {
     double largest_norm_ = 0.0;
     std::vector<std::uint32_t> order_;
     std::vector<Group> groups_;
+    std::size_t stride_ = 1;  // has no divisor in common with the number of groups
     std::vector<double> terms_;
     Bytes head_;
     Bytes rest_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <mutex>
 
@@ -92,6 +93,15 @@ std::size_t Searcher::capacity() const { return base_->capacity(); }
 std::size_t Searcher::rows() const {
     const std::shared_lock lock(mutex_);
     return base_->rows();
+}
+
+std::size_t Searcher::sample(std::size_t first, std::size_t step, std::size_t most, float* out) const {
+    const std::shared_lock lock(mutex_);
+    std::size_t n = 0;
+    for (std::size_t i = first; i < base_->rows() && n < most; i += step, ++n) {
+        std::memcpy(out + n * dim(), base_->row(i), dim() * sizeof(float));
+    }
+    return n;
 }
 
 bool Searcher::is_prepared() const {

@@ -226,7 +226,9 @@ void Worker::settle(std::size_t slot) {
         query.pending.clear();
         set_cut(slot);
     }
-    query.settle_at = std::min(pending_limit_, query.pending.size() + settle_after(context_.options.k));
+    // At least half as many again, so that looking costs a constant share of adding.
+    const std::size_t more = std::max(settle_after(context_.options.k), query.pending.size() / 2);
+    query.settle_at = std::min(pending_limit_, query.pending.size() + more);
 }
 
 void Worker::rescore(std::size_t slot, const Candidate* candidates, std::size_t n) {

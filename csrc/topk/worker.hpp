@@ -45,9 +45,9 @@ class Worker {
     void run(std::size_t first, std::size_t count, const Stop& should_stop) {
         constexpr std::size_t kPollGroups = 16;
         begin(first, count);
-        for (std::size_t g = 0; g < context_.prepared.n_groups(); ++g) {
-            if (g % kPollGroups == 0 && should_stop()) throw Cancelled();
-            scan_group(g);
+        for (std::size_t i = 0; i < context_.prepared.n_groups(); ++i) {
+            if (i % kPollGroups == 0 && should_stop()) throw Cancelled();
+            scan_group(context_.prepared.visited(i));
         }
         finish();
     }

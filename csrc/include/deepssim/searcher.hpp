@@ -79,6 +79,9 @@ class Searcher {
     // The plan that search() would keep to for these options and this many queries.
     Plan plan(const SearchOptions& options, std::size_t n_queries, bool with_tally, const ReverseTopk* reverse) const;
 
+    // Copies base rows first, first + step, ... to `out`, at most `most` of them; returns how many.
+    std::size_t sample(std::size_t first, std::size_t step, std::size_t most, float* out) const;
+
     std::size_t dim() const;
     std::size_t rows() const;
     std::size_t capacity() const;
