@@ -20,14 +20,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from deepssim import __version__
 from deepssim.calibration import Calibration
 from deepssim.disk import LOCK, locked, make_private_folder, read_json, remove_leftovers, write_json
 from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
-from deepssim.images import COUNTED_CODES, Image, ImageOptions, list_images
+from deepssim.images import Image, ImageOptions, list_images
 from deepssim.matching import Control, Matcher, MatchOptions, RealTally, Reference, draw_by_group
 from deepssim.metric import load_metric
 from deepssim.pictures import remove_pairs, write_pairs
@@ -41,8 +40,8 @@ from deepssim.sources import (
     read_from_store,
     store_fingerprint,
 )
-from deepssim.store import Store, build_store, write_table
-from deepssim.tables import SKIPPED, TableStream, parquet_to_csv
+from deepssim.store import Store, build_store, count_skipped
+from deepssim.tables import SKIPPED, TableStream, parquet_to_csv, write_table
 from deepssim.verdict import ControlDraw, SetCounts, summarize
 
 N_NEAREST_SHOWN = 6
@@ -353,8 +352,7 @@ class _Run:
             if name == "real":
                 reference = Reference(real)
                 groups = reference.n_groups if reference.has_groups else None
-            is_counted = pc.is_in(table["code"], value_set=pa.array(sorted(COUNTED_CODES)))
-            n_skipped = int(pc.sum(is_counted).as_py() or 0)
+            n_skipped = count_skipped(table)
             counts[name] = SetCounts(used, groups, n_skipped, table.num_rows - n_skipped)
             too_many = too_many or n_skipped > self.options.max_skipped * (used + n_skipped)
             tables.append(table.add_column(0, "set", pa.array([name] * table.num_rows, pa.string())))

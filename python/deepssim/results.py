@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from deepssim.calibration import LABELS
 from deepssim.matching import Ints, Part, RealTally, Reference
-from deepssim.store import write_table
-from deepssim.tables import LEAKS, MATCHES, PATIENTS, REAL_IMAGES, TableStream, TableWriter
+from deepssim.tables import LEAKS, MATCHES, PATIENTS, REAL_IMAGES, TableStream, TableWriter, write_table
 
 HISTOGRAM_EDGES = np.linspace(-1.0, 1.0, 401)
 N_PAIRS = 24

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from deepssim.audit import AuditOptions, audit, score
+from deepssim.disk import remove_leftovers, replacing
 from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import ImageOptions, list_images
@@ -66,6 +67,16 @@ def test_audit_leaves_other_files_in_its_own_folder_alone(cohort, tmp_path):
         (out / name).write_text("precious")
     audit(cohort.real, cohort.synthetic, out)
     assert [(out / name).read_text() for name in names] == ["precious"] * len(names)
+
+
+@pytest.mark.parametrize("name", ["embeddings-00000.npy", "pair-000-real.png", "run.json", "report-shareable.html"])
+def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path, name):
+    (tmp_path / f".{name}.partial").write_text("precious")
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_text("whole")
+    temporary.write_text("half")  # as if the run had been killed within
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f".{name}.partial", name])
 
 
 def test_the_demo_never_clears_a_folder_that_it_did_not_make(tmp_path):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import secrets
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from deepssim.disk import replacing
 from deepssim.errors import UsageError
 from deepssim.report import figures, images, listings, tables, text, view
 from deepssim.report.data import LABELS, MAX_PAIRS, Pair, Run, Summary, read_pairs, read_run, read_summary
@@ -272,22 +271,8 @@ def _page(
 
 
 def _write(out: Path, content: bytes) -> None:
-    """Write a file whole or not at all, mode 0600."""
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(6)}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(out)
-        folder = os.open(out.parent, os.O_RDONLY)
-        try:
-            # The rename itself is on disk only once the folder is.
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with replacing(out) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}; name another file") from None
-    finally:
-        temporary.unlink(missing_ok=True)
