@@ -23,11 +23,12 @@ import pyarrow as pa
 
 from deepssim import __version__
 from deepssim.calibration import Calibration
+from deepssim.control import draw_control
 from deepssim.disk import LOCK, locked, make_private_folder, read_json, remove_leftovers, write_json
 from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import Image, ImageOptions, list_images
-from deepssim.matching import Control, Matcher, MatchOptions, RealTally, Reference, draw_by_group
+from deepssim.matching import Control, Matcher, MatchOptions, RealTally, Reference
 from deepssim.metric import load_metric
 from deepssim.pictures import remove_pairs, write_pairs
 from deepssim.progress import Progress, Silent
@@ -42,7 +43,7 @@ from deepssim.sources import (
 )
 from deepssim.store import Store, build_store, count_skipped
 from deepssim.tables import SKIPPED, TableStream, parquet_to_csv, write_table
-from deepssim.verdict import ControlDraw, SetCounts, summarize
+from deepssim.verdict import SetCounts, summarize
 
 N_NEAREST_SHOWN = 6
 OUR_STORES = ("real.store", "holdout.store")
@@ -246,21 +247,20 @@ class _Run:
         metric = _common_metric(real_store, side, holdout_store, self._encoder)
         calibration = self.calibration(real_store)
         real = Reference(real_store)
-        draw = _draw_control(real, Reference(holdout_store), options.match.seed) if holdout_store else None
+        control = draw_control(real, Reference(holdout_store), options.match.seed) if holdout_store else None
         work = WorkFolder(self.out, self._fingerprint(real_store, side, holdout_store, calibration))
         self._drop_other_work(work)
-        control = Control(draw.real, draw.holdout) if draw else None
         matcher = Matcher(real, control, calibration.cuts(), options.match)
         isa, plan = matcher.real.searcher.isa if matcher.real.searcher else "", _plan_dict(matcher)
         side.match(matcher, work, self.progress)
-        for reference in (real, *((draw.real, draw.holdout) if draw else ())):
+        for reference in (real, *(control.sets if control else ())):
             reference.searcher = None  # its memory is not needed to write tables
         del matcher
         if work.rows == 0:
             raise UsageError(f"no image of {side.source} can be used: {_reasons(side.skipped(work))}")
         self.progress.status(f"writing tables of {work.rows:,} synthetic images")
         self._drop_results()
-        outcome = self._collect(real, draw, calibration, side, work)
+        outcome = self._collect(real, control, calibration, side, work)
         counts, too_many = self._write_skipped(real_store, side, holdout_store, outcome, work)
         warnings = _warnings(real, calibration) + _reading_warnings(real_store, side, holdout_store)
         near = calibration.cuts()[0]
@@ -273,7 +273,7 @@ class _Run:
             counts,
             calibration,
             {**metric, "dim": real_store.dim},
-            draw,
+            control,
             seed=options.match.seed,
             too_many_skipped=too_many,
             warnings=warnings,
@@ -322,13 +322,12 @@ class _Run:
         remove_pairs(self.out)
 
     def _collect(
-        self, real: Reference, draw: ControlDraw | None, calibration: Calibration, side: Synthetic, work: WorkFolder
+        self, real: Reference, control: Control | None, calibration: Calibration, side: Synthetic, work: WorkFolder
     ) -> Outcome:
         tally = RealTally.empty(len(real))
         for part in work.parts():
             tally.add(part)
-        sets = (draw.real, draw.holdout) if draw else None
-        collector = Collector(self.out, real, sets, calibration.cuts(), tally)
+        collector = Collector(self.out, real, control, calibration.cuts(), tally)
         outcome = collector.run(work.parts(), TableStream(side.records(work)))
         collector.write_real_images()
         if real.has_groups:
@@ -435,29 +434,6 @@ def _same_reading(store: Store, options: ImageOptions) -> Store:
                 f"{option} {wanted}, or leave the option out"
             )
     return store
-
-
-def _draw_control(real: Reference, holdout: Reference, seed: int) -> ControlDraw:
-    n = min(len(real), len(holdout))
-    same = set(real.names) & set(holdout.names)
-    hashes = set(real.table["pixel_hash"].to_pylist()) - {""}
-    n_identical = sum(h in hashes for h in holdout.table["pixel_hash"].to_pylist())
-    warnings = []
-    if n_identical:
-        warnings.append(
-            f"{n_identical:,} holdout images are identical to real ones in every pixel: the holdout is no control "
-            "until they are taken out."
-        )
-    if same:
-        warnings.append(
-            f"{len(same):,} groups have the same name in the real set and the holdout (such as {min(same)}): if they "
-            "are the same persons, the holdout is no control."
-        )
-    if not (real.has_groups and holdout.has_groups):
-        warnings.append("Without the patient of every image, sets of equal size are drawn by image.")
-    drawn_real = real if n == len(real) else real.subset(draw_by_group(real.codes, n, seed))
-    drawn_holdout = holdout if n == len(holdout) else holdout.subset(draw_by_group(holdout.codes, n, seed))
-    return ControlDraw(drawn_real, drawn_holdout, seed, tuple(warnings))
 
 
 def _reader(store: Store) -> Callable[[str, str], Image]:
