@@ -141,7 +141,7 @@ def audit(
         holdout_store = run.real_store(Path(holdout), "holdout") if holdout is not None else None
         side: Synthetic
         if Store.is_store(Path(synthetic)):
-            side = SyntheticStore(Store(Path(synthetic)))
+            side = SyntheticStore(_verified(Store(Path(synthetic))))
         else:
             listing = list_images(synthetic, run.options.synthetic_images)
             side = SyntheticImages(listing, run.encoder(), run.options.match.threads or None)
@@ -166,14 +166,25 @@ def score(
     run = _Run(Path(out), options or AuditOptions(command="score"), progress or Silent())
     with locked(run.out):
         remove_leftovers(run.out)
+        # All are opened before one is read as a whole, which takes time.
         holdout_store = _given_store(holdout) if holdout is not None else None
-        return run.finish(_given_store(real), SyntheticStore(_given_store(synthetic)), holdout_store)
+        real_store, synthetic_store = _given_store(real), _given_store(synthetic)
+        for store in (real_store, holdout_store, synthetic_store):
+            if store is not None:
+                store.verify()
+        return run.finish(real_store, SyntheticStore(synthetic_store), holdout_store)
 
 
 def _given_store(path: str | Path) -> Store:
     if not Store.is_store(Path(path)):
         raise UsageError(f"{path} is no store: make one with deepssim embed, or give the images to deepssim audit")
     return Store(Path(path))
+
+
+def _verified(store: Store) -> Store:
+    """Check every byte of a store that was given; one that this run made or reuses was checked by its maker."""
+    store.verify()
+    return store
 
 
 def check_distinct(paths: dict[str, str | Path | None]) -> None:
@@ -219,7 +230,7 @@ class _Run:
     def real_store(self, source: Path, name: str) -> Store:
         """Open a store, or make or reuse the one of these images in the results' folder."""
         if Store.is_store(source):
-            return _same_reading(Store(source), self.options.images)
+            return _verified(_same_reading(Store(source), self.options.images))
         listing = list_images(source, self.options.images)
         with self.progress.track(f"{name} images", listing.n_expected) as advance:
             return build_store(
@@ -236,7 +247,7 @@ class _Run:
         if self.options.calibration is not None:
             return self.options.calibration
         name = str(store.metric["name"])
-        metric = load_metric(self._encoder.metric.path.as_posix() if self._encoder else name)
+        metric = self._encoder.metric if self._encoder else load_metric(name)
         if metric.hash != store.metric["hash"]:
             raise StoreError(
                 f"{store.path} was made by another version of the metric {name}: embed the images again, or give "
@@ -247,9 +258,6 @@ class _Run:
     def finish(self, real_store: Store, side: Synthetic, holdout_store: Store | None) -> AuditResult:
         """Match, collect, conclude, write."""
         options = self.options
-        for store in (real_store, holdout_store, getattr(side, "store", None)):
-            if store is not None:
-                store.verify()
         metric = _common_metric(real_store, side, holdout_store, self._encoder)
         calibration = self.calibration(real_store)
         real = Reference(real_store)

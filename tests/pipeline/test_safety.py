@@ -103,6 +103,22 @@ def test_a_changed_byte_in_a_store_is_found(cohort, store, tmp_path, name):
     assert "rebuilding" in said[0]
 
 
+@pytest.mark.parametrize("damaged", ["real", "synthetic", "holdout"])
+@pytest.mark.parametrize("run", [audit, score])
+def test_a_changed_byte_is_found_in_whichever_set_was_given_as_a_store(cohort, tmp_path, run, damaged):
+    encoder = Encoder(load_metric("pixel"))
+    given = {
+        name: build_store(list_images(getattr(cohort, name)), encoder, tmp_path / name).path
+        for name in ("real", "synthetic", "holdout")
+    }
+    path = given[damaged] / "embeddings-00000.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=f"{damaged}/embeddings-00000.npy is damaged"):
+        run(given["real"], given["synthetic"], tmp_path / "out", holdout=given["holdout"])
+
+
 @pytest.mark.parametrize("damage", ["skipped.parquet", "ids-00000.parquet", "embeddings-00000.npy", "manifest.json"])
 @pytest.mark.parametrize("way", ["missing", "cut"])
 def test_a_damaged_store_is_one_line_and_embedding_mends_it(cohort, store, damage, way):
