@@ -262,28 +262,28 @@ def _count_control(counts: ControlCounts, control: Control, part: Part, cuts: tu
 def _best_pairs(held: list[Pair], part: Part, table: pa.Table) -> list[Pair]:
     """Merge the nearest pairs of a part into those held: how parts were cut changes nothing."""
     order = np.lexsort((np.arange(len(part)), -part.scores[:, 0]))
-    found: list[Pair] = []
-    taken: dict[int, int] = {}
-    for i in order:
-        if len(found) == N_PAIRS:
-            break
-        real_row = int(part.rows[i, 0])
-        taken[real_row] = taken.get(real_row, 0) + 1
-        if taken[real_row] > MAX_PAIRS_PER_REAL or real_row < 0:
-            continue
-        found.append(
-            Pair(
-                float(part.scores[i, 0]),
-                part.first_row + int(i),
-                real_row,
-                table["id"][int(i)].as_py(),
-                table["path"][int(i)].as_py(),
-            )
+    found = [
+        Pair(
+            float(part.scores[i, 0]),
+            part.first_row + i,
+            int(part.rows[i, 0]),
+            table["id"][i].as_py(),
+            table["path"][i].as_py(),
         )
-    kept: list[Pair] = []
-    taken = {}
-    for pair in sorted(held + found, key=lambda p: (-p.score, p.synthetic_row)):
-        taken[pair.real_row] = taken.get(pair.real_row, 0) + 1
-        if taken[pair.real_row] <= MAX_PAIRS_PER_REAL and len(kept) < N_PAIRS:
-            kept.append(pair)
-    return kept
+        for i in order[_choose(part.rows[order, 0].tolist())].tolist()
+    ]
+    both = sorted(held + found, key=lambda p: (-p.score, p.synthetic_row))
+    return [both[place] for place in _choose(pair.real_row for pair in both)]
+
+
+def _choose(real_rows: Iterable[int]) -> list[int]:
+    """Return the places of the pairs to keep, of pairs in order: few, and few of one real image (-1: of none)."""
+    chosen: list[int] = []
+    taken: dict[int, int] = {}
+    for place, row in enumerate(real_rows):
+        if len(chosen) == N_PAIRS:
+            break
+        taken[row] = taken.get(row, 0) + 1
+        if row >= 0 and taken[row] <= MAX_PAIRS_PER_REAL:
+            chosen.append(place)
+    return chosen
