@@ -129,13 +129,13 @@ def policy(css: str) -> str:
 
 
 def _open_tables(folder: Path, summary: Summary) -> dict[str, tables.Table]:
-    """Open the tables of the folder; one that the summary needs must be there."""
-    counts = summary.counts.values()
+    """Open the tables of the folder; one that every run writes or the summary needs must be there."""
     needed = {
+        "matches.parquet": True,
         "leaks.parquet": summary.pairs.listed > 0,
         "real_images.parquet": summary.copied.count > 0,
         "patients.parquet": summary.patients is not None and summary.patients.count > 0,
-        "skipped.parquet": any(one.skipped or one.ignored for one in counts),
+        "skipped.parquet": True,
     }
     found = {}
     for name in tables.COLUMNS:
@@ -175,7 +175,7 @@ def _pairs(folder: Path, found: dict[str, tables.Table]) -> list[Pair]:
     rows: list[tables.Row] = []
     if "leaks.parquet" in found:
         rows = found["leaks.parquet"].top(["score"], MAX_PAIRS)
-    if not rows and "matches.parquet" in found:
+    if not rows:
         rows = found["matches.parquet"].top(["score"], MAX_PAIRS, only=("rank", 1))
     return [
         Pair(row["real_id"], row["synthetic_id"], row["real_group"], row["score"], _label(row["label"])) for row in rows
@@ -239,8 +239,7 @@ def _page(
 ) -> Page:
     patients, n_patients = _top(found, "patients.parquet")
     real_images, n_real_images = _top(found, "real_images.parquet")
-    skipped = found.get("skipped.parquet")
-    skips = tables.read_skips(skipped, listings.UNCOUNTED, listings.TOP_SKIPPED) if skipped else None
+    skips = tables.read_skips(found["skipped.parquet"], listings.UNCOUNTED, listings.TOP_SKIPPED)
     verdict, limits = summary.verdict, summary.thresholds
     versions = {key: text.plain(value) for key, value in run.versions}
     return Page(
