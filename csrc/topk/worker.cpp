@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "deepssim/exact.hpp"
@@ -20,8 +21,8 @@ constexpr std::size_t kLine = 64;
 // answer several times over, within reason.
 std::size_t pending_limit(std::size_t k) { return std::clamp<std::size_t>(16 * k, 512, 2048); }
 
-// New candidates after which the threshold is looked at again.
-std::size_t settle_after(std::size_t k) { return std::clamp<std::size_t>(k, 16, 128); }
+// New candidates after which those that were beaten meanwhile are dropped.
+std::size_t settle_after(std::size_t k) { return std::clamp<std::size_t>(k, 32, 128); }
 
 // float32 at or below, and at or above, a float64 within its range.
 float rounded_down(double value) {
@@ -49,8 +50,9 @@ std::size_t Worker::bytes(const PlanRequest& r, std::size_t query_block, const s
     const std::size_t limit = pending_limit(r.k);
     const std::size_t per_query = Keeper::bytes(r.k, r.with_cap ? 1 : 0) + Keeper::bytes(r.max_listed, 0) +
                                   sizeof(Query) + r.levels * sizeof(std::int64_t) + limit * sizeof(Candidate) +
+                                  (r.with_cap ? 0 : r.k * sizeof(float)) +
                                   sizeof(simd::Hit) + simd::kGroupRows * sizeof(std::int32_t);
-    const std::size_t probes = limit * (sizeof(float) + 4 * sizeof(Match) + 4 * sizeof(GroupId) + 64);
+    const std::size_t probes = limit * (4 * sizeof(Match) + 4 * sizeof(GroupId) + 64);
     return sizeof(Worker) + QueryBlock::bytes(query_block, r.dim, r.with_rotation, kernels) + n * per_query + probes +
            (r.with_tally ? kBuffered * sizeof(RowTally::Entry) : 0) +
            (r.reverse_k > 0 ? kBuffered * sizeof(ReverseTopk::Entry) : 0) + 4096;
@@ -66,13 +68,10 @@ Worker::Worker(const SearchContext& context)
     const std::size_t n = context.query_block + context.kernels.tile_queries;
     hits_.resize(n);
     sums_.resize(n * simd::kGroupRows);
-    lowers_.reserve(pending_limit_);
     slots_.reserve(context.query_block);
     for (std::size_t i = 0; i < context.query_block; ++i) {
-        slots_.push_back({Keeper(options.k, options.max_per_group),
-                          Keeper(options.max_listed, 0),
-                          std::vector<std::int64_t>(options.thresholds.size()),
-                          {}});
+        slots_.push_back({Keeper(options.k, options.max_per_group), Keeper(options.max_listed, 0),
+                          std::vector<std::int64_t>(options.thresholds.size()), {}, {}, 0.0F, 0.0, 0});
         slots_.back().pending.reserve(pending_limit_);
     }
     if (context.tally != nullptr) tallied_.reserve(kBuffered);
@@ -88,6 +87,7 @@ void Worker::begin(std::size_t first, std::size_t count) {
         query.best.reset(-kInfinity);
         query.listed.reset(lowest_threshold_);
         query.pending.clear();
+        query.lowers.clear();
         query.proven = -kInfinity;
         query.settle_at = std::min(pending_limit_, 2 * settle_after(context_.options.k));
         std::fill(query.counts.begin(), query.counts.end(), 0);
@@ -175,28 +175,37 @@ void Worker::consider(const simd::Hit& hit, std::size_t slot, std::size_t g, con
             rescore(slot, &candidate, 1);  // at once, so that the row's cut rises
             continue;
         }
-        if (query.pending.size() >= query.settle_at) settle(slot);
-        query.pending.push_back(candidate);
-        if (context_.options.k == 1 && candidate.lower > query.proven && context_.options.max_per_group == 0) {
-            query.proven = candidate.lower;
-            set_cut(slot);
-        }
+        add_pending(slot, candidate);
     }
 }
 
-// k candidates have scores of at least the k-th best of their lower bounds.
-void Worker::raise_proven(Query& query) {
-    const SearchOptions& options = context_.options;
-    const std::size_t k = options.k;
-    if (k == 0 || query.pending.size() < k) return;
-    if (options.max_per_group == 0) {
-        lowers_.clear();
-        for (const Candidate& candidate : query.pending) lowers_.push_back(candidate.lower);
-        const auto kth = lowers_.begin() + static_cast<std::ptrdiff_t>(k - 1);
-        std::nth_element(lowers_.begin(), kth, lowers_.end(), std::greater<>());
-        query.proven = std::max(query.proven, *kth);
-        return;
+void Worker::add_pending(std::size_t slot, const Candidate& candidate) {
+    Query& query = slots_[slot];
+    if (query.pending.size() >= query.settle_at) settle(slot);
+    query.pending.push_back(candidate);
+    if (context_.options.k > 0 && context_.options.max_per_group == 0) raise_proven(slot, candidate.lower);
+}
+
+// k pairs have scores of at least the k-th best of their lower bounds.
+void Worker::raise_proven(std::size_t slot, float lower) {
+    Query& query = slots_[slot];
+    std::vector<float>& heap = query.lowers;
+    if (heap.size() == context_.options.k) {
+        if (lower <= heap.front()) return;
+        std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+        heap.pop_back();
     }
+    heap.push_back(lower);
+    std::push_heap(heap.begin(), heap.end(), std::greater<>());
+    if (heap.size() < context_.options.k) return;
+    query.proven = heap.front();
+    set_cut(slot);
+}
+
+// The same where at most so many rows of a group count.
+void Worker::raise_proven_capped(Query& query) {
+    const SearchOptions& options = context_.options;
+    if (options.k == 0 || options.max_per_group == 0 || query.pending.size() < options.k) return;
     probe_.clear();
     probe_groups_.clear();
     for (const Candidate& candidate : query.pending) {
@@ -204,14 +213,14 @@ void Worker::raise_proven(Query& query) {
         probe_.push_back({candidate.lower, static_cast<RowId>(row)});
         probe_groups_.push_back(context_.base.group(row));
     }
-    keep_best(probe_, probe_groups_, k, options.max_per_group);
-    if (probe_.size() == k) query.proven = std::max(query.proven, probe_.back().score);
+    keep_best(probe_, probe_groups_, options.k, options.max_per_group);
+    if (probe_.size() == options.k) query.proven = std::max(query.proven, probe_.back().score);
 }
 
 // Drops the candidates that those found since have beaten.
 void Worker::drop_beaten(std::size_t slot) {
     Query& query = slots_[slot];
-    raise_proven(query);
+    raise_proven_capped(query);
     set_cut(slot);
     const double cut = query.cut;
     std::erase_if(query.pending, [cut](const Candidate& c) { return static_cast<double>(c.upper) < cut; });

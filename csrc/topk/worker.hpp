@@ -66,6 +66,7 @@ class Worker {
         Keeper listed;
         std::vector<std::int64_t> counts;
         std::vector<Candidate> pending;
+        std::vector<float> lowers;  // a heap of the k best lower bounds, the least first; unused with a cap
         float proven = 0.0F;        // so many candidates are at least as good that a score below it cannot enter
         double cut = 0.0;           // a score that is lower than this is of no use
         std::size_t settle_at = 0;  // pending candidates at which the threshold is looked at again
@@ -75,7 +76,9 @@ class Worker {
     void scan_group(std::size_t g);
     void consider(const simd::Hit& hit, std::size_t slot, std::size_t g, const std::int32_t* sums);
     void set_cut(std::size_t slot);
-    void raise_proven(Query& query);
+    void raise_proven(std::size_t slot, float lower);
+    void raise_proven_capped(Query& query);
+    void add_pending(std::size_t slot, const Candidate& candidate);
     void drop_beaten(std::size_t slot);
     void settle(std::size_t slot);
     void rescore(std::size_t slot, const Candidate* candidates, std::size_t n);
@@ -94,8 +97,7 @@ class Worker {
     QueryBlock block_;
     std::vector<simd::Hit> hits_;
     std::vector<std::int32_t> sums_;
-    std::vector<float> lowers_;  // scratch of raise_proven
-    std::vector<Match> probe_;
+    std::vector<Match> probe_;  // scratch of raise_proven_capped
     std::vector<GroupId> probe_groups_;
     std::vector<Query> slots_;
     std::vector<RowTally::Entry> tallied_;

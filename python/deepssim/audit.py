@@ -7,32 +7,28 @@ under their names only when they are whole.
 
 from __future__ import annotations
 
-import datetime
-import platform
 import shutil
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from deepssim import __version__
 from deepssim.calibration import Calibration
-from deepssim.disk import LOCK, locked, make_private_folder, read_json, remove_leftovers, write_json
+from deepssim.control import draw_control
+from deepssim.disk import LOCK, locked, make_private_folder, remove_leftovers, write_json
 from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
-from deepssim.images import COUNTED_CODES, Image, ImageOptions, list_images
-from deepssim.matching import Control, Matcher, MatchOptions, RealTally, Reference, draw_by_group
+from deepssim.images import Image, ImageOptions, list_images
+from deepssim.matching import Control, Matcher, MatchOptions, RealTally, Reference
 from deepssim.metric import load_metric
 from deepssim.pictures import remove_pairs, write_pairs
 from deepssim.progress import Progress, Silent
 from deepssim.results import Collector, Outcome
+from deepssim.run_record import SearchRecord, Start, describe_store, is_run, write_run
 from deepssim.sources import (
     Synthetic,
     SyntheticImages,
@@ -41,9 +37,9 @@ from deepssim.sources import (
     read_from_store,
     store_fingerprint,
 )
-from deepssim.store import Store, build_store, write_table
-from deepssim.tables import SKIPPED, TableStream, parquet_to_csv
-from deepssim.verdict import ControlDraw, SetCounts, summarize
+from deepssim.store import Store, build_store, count_skipped
+from deepssim.tables import SKIPPED, TableStream, parquet_to_csv, write_table
+from deepssim.verdict import SetCounts, summarize
 
 N_NEAREST_SHOWN = 6
 OUR_STORES = ("real.store", "holdout.store")
@@ -55,7 +51,6 @@ OUR_RESULTS = (
     "matches.csv",
     *(f"{name}.parquet" for name in ("matches", "leaks", "real_images", "patients", "skipped")),
 )
-REPORTED_PACKAGES = ("numpy", "pyarrow", "pillow", "onnxruntime", "onnxruntime-gpu", "nibabel", "pydicom")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +78,17 @@ class AuditOptions:
     max_skipped: float = 0.01
     with_csv: bool = False
     command: str = "audit"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return as in ``run.json``, where thresholds and command have places of their own."""
+        return {
+            "metric": self.metric,
+            "device": self.device,
+            "max_skipped": self.max_skipped,
+            **asdict(self.match),
+            **{f"images.{k}": v for k, v in asdict(self.images).items()},
+            **{f"synthetic_images.{k}": v for k, v in asdict(self.synthetic_images).items()},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,7 @@ def audit(
         holdout_store = run.real_store(Path(holdout), "holdout") if holdout is not None else None
         side: Synthetic
         if Store.is_store(Path(synthetic)):
-            side = SyntheticStore(Store(Path(synthetic)))
+            side = SyntheticStore(_verified(Store(Path(synthetic))))
         else:
             listing = list_images(synthetic, run.options.synthetic_images)
             side = SyntheticImages(listing, run.encoder(), run.options.match.threads or None)
@@ -160,14 +166,25 @@ def score(
     run = _Run(Path(out), options or AuditOptions(command="score"), progress or Silent())
     with locked(run.out):
         remove_leftovers(run.out)
+        # All are opened before one is read as a whole, which takes time.
         holdout_store = _given_store(holdout) if holdout is not None else None
-        return run.finish(_given_store(real), SyntheticStore(_given_store(synthetic)), holdout_store)
+        real_store, synthetic_store = _given_store(real), _given_store(synthetic)
+        for store in (real_store, holdout_store, synthetic_store):
+            if store is not None:
+                store.verify()
+        return run.finish(real_store, SyntheticStore(synthetic_store), holdout_store)
 
 
 def _given_store(path: str | Path) -> Store:
     if not Store.is_store(Path(path)):
         raise UsageError(f"{path} is no store: make one with deepssim embed, or give the images to deepssim audit")
     return Store(Path(path))
+
+
+def _verified(store: Store) -> Store:
+    """Check every byte of a store that was given; one that this run made or reuses was checked by its maker."""
+    store.verify()
+    return store
 
 
 def check_distinct(paths: dict[str, str | Path | None]) -> None:
@@ -200,7 +217,7 @@ class _Run:
         if out.is_dir() and any(p.name != LOCK for p in out.iterdir()) and not _is_ours(out):
             raise UsageError(f"{out} holds other files: name a new or an empty folder for the results")
         self.out, self.options, self.progress = make_private_folder(out.absolute()), options, progress
-        self.started, self.clock = datetime.datetime.now(datetime.UTC), time.monotonic()
+        self.start = Start.now()
         self._encoder: Encoder | None = None
 
     def encoder(self) -> Encoder:
@@ -213,7 +230,7 @@ class _Run:
     def real_store(self, source: Path, name: str) -> Store:
         """Open a store, or make or reuse the one of these images in the results' folder."""
         if Store.is_store(source):
-            return _same_reading(Store(source), self.options.images)
+            return _verified(_same_reading(Store(source), self.options.images))
         listing = list_images(source, self.options.images)
         with self.progress.track(f"{name} images", listing.n_expected) as advance:
             return build_store(
@@ -230,7 +247,7 @@ class _Run:
         if self.options.calibration is not None:
             return self.options.calibration
         name = str(store.metric["name"])
-        metric = load_metric(self._encoder.metric.path.as_posix() if self._encoder else name)
+        metric = self._encoder.metric if self._encoder else load_metric(name)
         if metric.hash != store.metric["hash"]:
             raise StoreError(
                 f"{store.path} was made by another version of the metric {name}: embed the images again, or give "
@@ -241,40 +258,28 @@ class _Run:
     def finish(self, real_store: Store, side: Synthetic, holdout_store: Store | None) -> AuditResult:
         """Match, collect, conclude, write."""
         options = self.options
-        for store in (real_store, holdout_store, getattr(side, "store", None)):
-            if store is not None:
-                store.verify()
         metric = _common_metric(real_store, side, holdout_store, self._encoder)
         calibration = self.calibration(real_store)
         real = Reference(real_store)
-        draw = _draw_control(real, Reference(holdout_store), options.match.seed) if holdout_store else None
+        holdout = Reference(holdout_store) if holdout_store is not None else None
+        # A holdout of which no image could be used is reported, but compared with nothing.
+        control = draw_control(real, holdout, options.match.seed) if holdout else None
         work = WorkFolder(self.out, self._fingerprint(real_store, side, holdout_store, calibration))
         self._drop_other_work(work)
-        control = Control(draw.real, draw.holdout) if draw else None
-        matcher = Matcher(real, control, calibration.cuts(), options.match)
-        isa, plan = matcher.real.searcher.isa if matcher.real.searcher else "", _plan_dict(matcher)
-        side.match(matcher, work, self.progress)
-        for reference in (real, *((draw.real, draw.holdout) if draw else ())):
-            reference.searcher = None  # its memory is not needed to write tables
-        del matcher
-        if work.rows == 0:
-            raise UsageError(f"no image of {side.source} can be used: {_reasons(side.skipped(work))}")
+        search = self._match(real, control, calibration, side, work)
         self.progress.status(f"writing tables of {work.rows:,} synthetic images")
         self._drop_results()
-        outcome = self._collect(real, draw, calibration, side, work)
-        counts, too_many = self._write_skipped(real_store, side, holdout_store, outcome, work)
+        outcome = self._collect(real, control, calibration, side, work)
+        counts, too_many = self._write_skipped(real, side, holdout, outcome, work)
         warnings = _warnings(real, calibration) + _reading_warnings(real_store, side, holdout_store)
-        near = calibration.cuts()[0]
-        # People who are not concerned are shown only where nobody is, and few of them.
-        pairs = [pair for pair in outcome.pairs if pair.score >= near] or outcome.pairs[:N_NEAREST_SHOWN]
-        warnings += write_pairs(self.out, pairs, real, calibration.cuts(), _reader(real_store), side.read)
+        warnings += self._write_pairs(outcome, real, calibration, side)
         summary = summarize(
             outcome,
             real,
             counts,
             calibration,
             {**metric, "dim": real_store.dim},
-            draw,
+            control,
             seed=options.match.seed,
             too_many_skipped=too_many,
             warnings=warnings,
@@ -282,18 +287,32 @@ class _Run:
         if options.with_csv:
             parquet_to_csv(self.out / "matches.parquet", self.out / "matches.csv")
         write_json(self.out / "summary.json", summary)
-        inputs = {"real": _input_dict(real_store), "synthetic": None, "holdout": None}
-        inputs["synthetic"] = {
-            "source": side.source,
-            "digest": side.digest(work),
-            "images": outcome.n_synthetic,
-            "group_by": options.synthetic_images.group_by,
-        }
-        if holdout_store is not None:
-            inputs["holdout"] = _input_dict(holdout_store)
-        self._write_run(inputs, calibration, plan, isa)
+        write_run(
+            self.out,
+            self.start,
+            search,
+            command=options.command,
+            provider=self._encoder.provider if self._encoder else None,
+            inputs=self._describe_inputs(real_store, side, holdout_store, outcome.n_synthetic, work),
+            options=options.as_dict(),
+            thresholds=calibration.as_dict(),
+            seed=options.match.seed,
+        )
         shutil.rmtree(work.path, ignore_errors=True)
         return AuditResult(self.out, summary, too_many)
+
+    def _match(
+        self, real: Reference, control: Control | None, calibration: Calibration, side: Synthetic, work: WorkFolder
+    ) -> SearchRecord:
+        """Write the parts that are missing; at the end no embedding of the sets is held any more."""
+        matcher = Matcher(real, control, calibration.cuts(), self.options.match)
+        record = SearchRecord.of(matcher)
+        side.match(matcher, work, self.progress)
+        for reference in (real, *(control.sets if control else ())):
+            reference.searcher = None  # its memory is not needed to write tables
+        if work.rows == 0:
+            raise UsageError(f"no image of {side.source} can be used: {_reasons(side.skipped(work))}")
+        return record
 
     def _fingerprint(
         self, real: Store, side: Synthetic, holdout: Store | None, calibration: Calibration
@@ -323,13 +342,12 @@ class _Run:
         remove_pairs(self.out)
 
     def _collect(
-        self, real: Reference, draw: ControlDraw | None, calibration: Calibration, side: Synthetic, work: WorkFolder
+        self, real: Reference, control: Control | None, calibration: Calibration, side: Synthetic, work: WorkFolder
     ) -> Outcome:
         tally = RealTally.empty(len(real))
         for part in work.parts():
             tally.add(part)
-        sets = (draw.real, draw.holdout) if draw else None
-        collector = Collector(self.out, real, sets, calibration.cuts(), tally)
+        collector = Collector(self.out, real, control, calibration.cuts(), tally)
         outcome = collector.run(work.parts(), TableStream(side.records(work)))
         collector.write_real_images()
         if real.has_groups:
@@ -337,73 +355,49 @@ class _Run:
         return outcome
 
     def _write_skipped(
-        self, real: Store, side: Synthetic, holdout: Store | None, outcome: Outcome, work: WorkFolder
+        self, real: Reference, side: Synthetic, holdout: Reference | None, outcome: Outcome, work: WorkFolder
     ) -> tuple[dict[str, SetCounts | None], bool]:
+        sets = [
+            ("real", real.store.skipped(), len(real), _known_groups(real)),
+            ("synthetic", side.skipped(work), outcome.n_synthetic, None),
+        ]
+        if holdout is not None:
+            sets.append(("holdout", holdout.store.skipped(), len(holdout), _known_groups(holdout)))
         counts: dict[str, SetCounts | None] = {"real": None, "synthetic": None, "holdout": None}
         tables, too_many = [], False
-        for name, store in (("real", real), ("synthetic", None), ("holdout", holdout)):
-            if name == "synthetic":
-                table, used, groups = side.skipped(work), outcome.n_synthetic, None
-            elif store is not None:
-                table, used = store.skipped(), len(store)
-                codes = Reference(store) if name == "holdout" else None
-                groups = codes.n_groups if codes and codes.has_groups else None
-            else:
-                continue
-            if name == "real":
-                reference = Reference(real)
-                groups = reference.n_groups if reference.has_groups else None
-            is_counted = pc.is_in(table["code"], value_set=pa.array(sorted(COUNTED_CODES)))
-            n_skipped = int(pc.sum(is_counted).as_py() or 0)
+        for name, table, used, groups in sets:
+            n_skipped = count_skipped(table)
             counts[name] = SetCounts(used, groups, n_skipped, table.num_rows - n_skipped)
             too_many = too_many or n_skipped > self.options.max_skipped * (used + n_skipped)
             tables.append(table.add_column(0, "set", pa.array([name] * table.num_rows, pa.string())))
         write_table(self.out / "skipped.parquet", pa.concat_tables(tables).cast(SKIPPED))
         return counts, too_many
 
-    def _write_run(self, inputs: dict[str, Any], calibration: Calibration, plan: dict[str, Any], isa: str) -> None:
-        options = self.options
-        finished = datetime.datetime.now(datetime.UTC)
-        flat = {
-            "metric": options.metric,
-            "device": options.device,
-            "max_skipped": options.max_skipped,
-            **asdict(options.match),
-            **{f"images.{k}": v for k, v in asdict(options.images).items()},
-            **{f"synthetic_images.{k}": v for k, v in asdict(options.synthetic_images).items()},
+    def _write_pairs(self, outcome: Outcome, real: Reference, calibration: Calibration, side: Synthetic) -> list[str]:
+        """Write the pictures of the worst pairs; returns warnings."""
+        near = calibration.cuts()[0]
+        # People who are not concerned are shown only where nobody is, and few of them.
+        pairs = [pair for pair in outcome.pairs if pair.score >= near] or outcome.pairs[:N_NEAREST_SHOWN]
+        return write_pairs(self.out, pairs, real, calibration.cuts(), _reader(real.store), side.read)
+
+    def _describe_inputs(
+        self, real: Store, side: Synthetic, holdout: Store | None, n_synthetic: int, work: WorkFolder
+    ) -> dict[str, Any]:
+        synthetic = {
+            "source": side.source,
+            "digest": side.digest(work),
+            "images": n_synthetic,
+            "group_by": self.options.synthetic_images.group_by,
         }
-        run = {
-            "format": "deepssim-run",
-            "version": 1,
-            "command": options.command,
-            "started": self.started.isoformat(timespec="seconds"),
-            "finished": finished.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - self.clock, 3),
-            "versions": {"deepssim": __version__, "python": platform.python_version(), **_package_versions()},
-            "machine": {
-                "system": f"{platform.system()} {platform.release()}",
-                "processor": _processor(),
-                "isa": isa,
-                "threads": plan["threads"],
-                "provider": self._encoder.provider if self._encoder else "none: embeddings were read from stores",
-            },
-            "inputs": inputs,
-            "options": flat,
-            "thresholds": calibration.as_dict(),
-            "plan": plan,
-            "seeds": {"control and resampling": options.match.seed},
+        return {
+            "real": describe_store(real),
+            "synthetic": synthetic,
+            "holdout": describe_store(holdout) if holdout is not None else None,
         }
-        write_json(self.out / "run.json", run)
 
 
 def _is_ours(out: Path) -> bool:
-    if any(Store.is_store(out / name) for name in OUR_STORES) or any(out.glob(".work-*")):
-        return True
-    try:
-        read_json(out / "run.json", file_format="deepssim-run", version=1)
-    except StoreError:
-        return False
-    return True
+    return any(Store.is_store(out / name) for name in OUR_STORES) or any(out.glob(".work-*")) or is_run(out)
 
 
 def _common_metric(real: Store, side: Synthetic, holdout: Store | None, encoder: Encoder | None) -> dict[str, Any]:
@@ -439,27 +433,8 @@ def _same_reading(store: Store, options: ImageOptions) -> Store:
     return store
 
 
-def _draw_control(real: Reference, holdout: Reference, seed: int) -> ControlDraw:
-    n = min(len(real), len(holdout))
-    same = set(real.names) & set(holdout.names)
-    hashes = set(real.table["pixel_hash"].to_pylist()) - {""}
-    n_identical = sum(h in hashes for h in holdout.table["pixel_hash"].to_pylist())
-    warnings = []
-    if n_identical:
-        warnings.append(
-            f"{n_identical:,} holdout images are identical to real ones in every pixel: the holdout is no control "
-            "until they are taken out."
-        )
-    if same:
-        warnings.append(
-            f"{len(same):,} groups have the same name in the real set and the holdout (such as {min(same)}): if they "
-            "are the same persons, the holdout is no control."
-        )
-    if not (real.has_groups and holdout.has_groups):
-        warnings.append("Without the patient of every image, sets of equal size are drawn by image.")
-    drawn_real = real if n == len(real) else real.subset(draw_by_group(real.codes, n, seed))
-    drawn_holdout = holdout if n == len(holdout) else holdout.subset(draw_by_group(holdout.codes, n, seed))
-    return ControlDraw(drawn_real, drawn_holdout, seed, tuple(warnings))
+def _known_groups(reference: Reference) -> int | None:
+    return reference.n_groups if reference.has_groups else None
 
 
 def _reader(store: Store) -> Callable[[str, str], Image]:
@@ -497,43 +472,3 @@ def _reading_warnings(real: Store, side: Synthetic, holdout: Store | None) -> li
 def _reasons(table: pa.Table) -> str:
     reasons = table["reason"].to_pylist()
     return f"{reasons[0]} (and {len(reasons) - 1:,} more)" if reasons else "there are none"
-
-
-def _plan_dict(matcher: Matcher) -> dict[str, Any]:
-    plan = matcher.plan
-    return {
-        "bytes_total": plan.total_bytes,
-        "bytes_base": plan.base_bytes,
-        "bytes_worker": plan.worker_bytes,
-        "bytes_row": plan.row_bytes,
-        "chunk_rows": matcher.chunk_rows,
-        "threads": plan.threads,
-    }
-
-
-def _input_dict(store: Store) -> dict[str, Any]:
-    made_from = store.manifest["made_from"]
-    return {
-        "source": store.manifest["source"],
-        "digest": str(made_from.get("images_digest", "")),
-        "images": len(store),
-        "group_by": str(made_from.get("group_by", "")),
-    }
-
-
-def _package_versions() -> dict[str, str]:
-    versions = {}
-    for name in REPORTED_PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def _processor() -> str:
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from deepssim.errors import StoreError, UsageError
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 LOCK = ".lock"
-LEFTOVER = re.compile(r"\.[a-z_]+(-\d+|-\d+-[a-z]+)?\.(npy|npz|parquet|json|csv|png|html)\.\d+\.partial")
+LEFTOVER = re.compile(
+    r"\.[a-z_]+(-\d+|-\d+-[a-z]+|-shareable)?\.(npy|npz|parquet|json|csv|png|html)\.[0-9a-f]{12}\.partial"
+)
 
 
 def make_private_folder(path: Path) -> Path:
@@ -44,10 +47,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Whoever looks at `path` sees the old file or the whole new one, also after a kill. On an error the
     temporary file is removed and `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
     try:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, FILE_MODE)
-        os.close(descriptor)
+        # A new file under a name that cannot be foreseen: nothing that lies there already is followed or reused.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, FILE_MODE))
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())

@@ -21,6 +21,7 @@ from deepssim.search import Plan, RowTally, Searcher, plan_search
 from deepssim.store import Store
 
 DEFAULT_CHUNK_ROWS = 8192
+READ_BYTES = 4 * 2**20
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -90,7 +91,7 @@ class Reference:
         """Read the embeddings into a searcher, a few megabytes at a time."""
         dim = self.store.dim
         searcher = Searcher(dim, len(self), with_groups=True)
-        step = max(1, 4 * 2**20 // (4 * dim))
+        step = max(1, READ_BYTES // (4 * dim))
         done = 0
         for first, part in self.store.chunks(step):
             inside = self.rows[(self.rows >= first) & (self.rows < first + len(part))] - first
@@ -100,24 +101,6 @@ class Reference:
                 done += len(chosen)
         self.searcher = searcher
         return searcher
-
-
-def draw_by_group(codes: Ints, n: int, seed: int) -> Ints:
-    """Draw `n` positions by whole groups: persons in random order, the last one cut to fit.
-
-    Images without a group count as a person each.
-
-    Returns:
-        ``(min(n, len(codes)),)`` ascending positions.
-    """
-    if n >= len(codes):
-        return np.arange(len(codes), dtype=np.int64)
-    persons = codes.copy()
-    alone = persons < 0
-    persons[alone] = persons.max(initial=-1) + 1 + np.arange(alone.sum())
-    order = np.random.default_rng(seed).permutation(int(persons.max()) + 1)
-    by_person = np.argsort(order[persons], kind="stable")
-    return np.sort(by_person[:n]).astype(np.int64)
 
 
 @dataclass(slots=True)
@@ -176,12 +159,26 @@ class Part:
         return cls(**values)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Control:
-    """The two sets of equal size whose nearest scores are compared."""
+    """Two sets of equal size whose nearest scores are compared.
+
+    Attributes:
+        real: Real images: all or a draw.
+        holdout: Images that the generator never saw: all or a draw.
+        seed: Of the draw.
+        warnings: What makes the comparison doubtful.
+    """
 
     real: Reference
     holdout: Reference
+    seed: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def sets(self) -> tuple[Reference, Reference]:
+        """Both sets, the real one first, as in the columns of a part's control."""
+        return self.real, self.holdout
 
 
 class Matcher:
@@ -203,19 +200,19 @@ class Matcher:
         self.real, self.control, self.cuts, self.options = real, control, cuts, options
         self.plan = self._make_plan()
         real.load()
-        for reference in (control.real, control.holdout) if control else ():
+        for reference in control.sets if control else ():
             # The whole of a set need not be held twice.
             reference.searcher = real.searcher if reference is real else reference.load()
 
     def _make_plan(self) -> Plan:
         options, dim = self.options, self.real.store.dim
-        others = [r for r in ((self.control.real, self.control.holdout) if self.control else ()) if r is not self.real]
+        others = [r for r in (self.control.sets if self.control else ()) if r is not self.real]
         plans = [
             plan_search(len(r), dim, k=1, with_groups=True, threads=options.threads, max_chunk_rows=1) for r in others
         ]
         other_bytes = sum(plan.base_bytes + plan.prepared_bytes for plan in plans)
         # Beside the search's own: the buffer that stores are read through, twice, and a part's copies.
-        other_bytes += 2 * 4 * 2**20
+        other_bytes += 2 * READ_BYTES
         limit = 0
         if options.memory_limit:
             limit = options.memory_limit - other_bytes
@@ -315,7 +312,7 @@ class Matcher:
         if self.control is None:
             return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.int64)
         scores, rows = [], []
-        for reference in (self.control.real, self.control.holdout):
+        for reference in self.control.sets:
             if reference.searcher is None:
                 raise StoreError("the control was not loaded")
             found = reference.searcher.search(queries, 1, threads=self.plan.threads)

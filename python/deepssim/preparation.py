@@ -26,7 +26,7 @@ HEADS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 # a pair costs as much as twenty elements beside its elements; a pair that the head leaves costs a call of its own.
 FLOAT32_COST = 4.0
 PAIR_COST = 20.0
-KEPT_PAIR_COST = 1500.0
+KEPT_PAIR_COST = 5000.0
 # Rows of equal variance in all directions have a spread of one; sampling alone gives a little more.
 SMALLEST_SPREAD = 1.5
 SMALLEST_GAIN = 1.15
@@ -96,7 +96,9 @@ def choose_preparation(rows: Floats, queries: Floats, workload: Workload) -> Pre
 def _choose_among(
     centred: Floats, mean: Floats, covariance: Floats, queries: Floats, workload: Workload
 ) -> Preparation:
-    _, vectors = np.linalg.eigh(covariance.astype(np.float64))
+    # Moments about zero: rows are centred, queries are not, and their mean must not be left to the rest.
+    moments = covariance.astype(np.float64) / len(centred) + np.outer(mean, mean)
+    _, vectors = np.linalg.eigh(moments)
     rotation = np.ascontiguousarray(vectors[:, ::-1].T, np.float32)  # the largest variance first
     probe = centred[:: max(1, len(centred) // PROBE_ROWS)][:PROBE_ROWS]
     asked = queries[:: max(1, len(queries) // SAMPLE_QUERIES)][:SAMPLE_QUERIES]

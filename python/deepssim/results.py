@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from deepssim.calibration import LABELS
-from deepssim.matching import Ints, Part, RealTally, Reference
-from deepssim.store import write_table
-from deepssim.tables import LEAKS, MATCHES, PATIENTS, REAL_IMAGES, TableStream, TableWriter
+from deepssim.matching import Control, Ints, Part, RealTally, Reference
+from deepssim.tables import LEAKS, MATCHES, PATIENTS, REAL_IMAGES, TableStream, TableWriter, write_table
 
 HISTOGRAM_EDGES = np.linspace(-1.0, 1.0, 401)
 N_PAIRS = 24
@@ -108,7 +107,7 @@ class Collector:
     Args:
         folder: Where ``matches.parquet`` and ``leaks.parquet`` go.
         real: All real images.
-        control: The two sets of the control (size-matched real, holdout), or None.
+        control: The two sets of the control, or None.
         cuts: Scores from which on a pair is near and exact.
         tally: Already summed over all parts: it says which synthetic ids are wanted.
     """
@@ -117,13 +116,15 @@ class Collector:
         self,
         folder: Path,
         real: Reference,
-        control: tuple[Reference, Reference] | None,
+        control: Control | None,
         cuts: tuple[float, float],
         tally: RealTally,
     ) -> None:
-        self.folder, self.real, self.sets, self.cuts = folder, real, control, cuts
+        self.folder, self.real, self.control, self.cuts = folder, real, control, cuts
         bins = np.zeros(len(HISTOGRAM_EDGES) - 1, np.int64)
-        counts = ControlCounts(Flags.empty(control[0].n_groups), Flags.empty(control[1].n_groups)) if control else None
+        counts = None
+        if control is not None:
+            counts = ControlCounts(Flags.empty(control.real.n_groups), Flags.empty(control.holdout.n_groups))
         self.outcome = Outcome(0, Flags.empty(real.n_groups), bins, tally, counts, [])
         self.wanted = np.unique(tally.best_queries[tally.best_queries >= 0])
         self.wanted_ids: dict[int, str] = {}
@@ -193,8 +194,8 @@ class Collector:
         for row in self.wanted[first:last]:
             self.wanted_ids[int(row)] = table["id"][int(row) - part.first_row].as_py()
         outcome.pairs = _best_pairs(outcome.pairs, part, table)
-        if outcome.control is not None and self.sets is not None:
-            _count_control(outcome.control, self.sets, part, self.cuts)
+        if outcome.control is not None and self.control is not None:
+            _count_control(outcome.control, self.control, part, self.cuts)
 
     def write_real_images(self) -> None:
         """Write ``real_images.parquet``: every real image met over the near threshold."""
@@ -246,45 +247,43 @@ class Collector:
         return len(rows)
 
 
-def _count_control(
-    control: ControlCounts, sets: tuple[Reference, Reference], part: Part, cuts: tuple[float, float]
-) -> None:
+def _count_control(counts: ControlCounts, control: Control, part: Part, cuts: tuple[float, float]) -> None:
     real, holdout = part.control_scores[:, 0], part.control_scores[:, 1]
-    control.real.add(sets[0].codes[part.control_rows[:, 0]], real, cuts)
-    control.holdout.add(sets[1].codes[part.control_rows[:, 1]], holdout, cuts)
-    control.histogram_real += histogram(real)
-    control.histogram_holdout += histogram(holdout)
+    counts.real.add(control.real.codes[part.control_rows[:, 0]], real, cuts)
+    counts.holdout.add(control.holdout.codes[part.control_rows[:, 1]], holdout, cuts)
+    counts.histogram_real += histogram(real)
+    counts.histogram_holdout += histogram(holdout)
     by_real, by_holdout = real >= np.float32(cuts[0]), holdout >= np.float32(cuts[0])
-    control.only_real += int((by_real & ~by_holdout).sum())
-    control.only_holdout += int((by_holdout & ~by_real).sum())
-    control.both += int((by_real & by_holdout).sum())
+    counts.only_real += int((by_real & ~by_holdout).sum())
+    counts.only_holdout += int((by_holdout & ~by_real).sum())
+    counts.both += int((by_real & by_holdout).sum())
 
 
 def _best_pairs(held: list[Pair], part: Part, table: pa.Table) -> list[Pair]:
     """Merge the nearest pairs of a part into those held: how parts were cut changes nothing."""
     order = np.lexsort((np.arange(len(part)), -part.scores[:, 0]))
-    found: list[Pair] = []
-    taken: dict[int, int] = {}
-    for i in order:
-        if len(found) == N_PAIRS:
-            break
-        real_row = int(part.rows[i, 0])
-        taken[real_row] = taken.get(real_row, 0) + 1
-        if taken[real_row] > MAX_PAIRS_PER_REAL or real_row < 0:
-            continue
-        found.append(
-            Pair(
-                float(part.scores[i, 0]),
-                part.first_row + int(i),
-                real_row,
-                table["id"][int(i)].as_py(),
-                table["path"][int(i)].as_py(),
-            )
+    found = [
+        Pair(
+            float(part.scores[i, 0]),
+            part.first_row + i,
+            int(part.rows[i, 0]),
+            table["id"][i].as_py(),
+            table["path"][i].as_py(),
         )
-    kept: list[Pair] = []
-    taken = {}
-    for pair in sorted(held + found, key=lambda p: (-p.score, p.synthetic_row)):
-        taken[pair.real_row] = taken.get(pair.real_row, 0) + 1
-        if taken[pair.real_row] <= MAX_PAIRS_PER_REAL and len(kept) < N_PAIRS:
-            kept.append(pair)
-    return kept
+        for i in order[_choose(part.rows[order, 0].tolist())].tolist()
+    ]
+    both = sorted(held + found, key=lambda p: (-p.score, p.synthetic_row))
+    return [both[place] for place in _choose(pair.real_row for pair in both)]
+
+
+def _choose(real_rows: Iterable[int]) -> list[int]:
+    """Return the places of the pairs to keep, of pairs in order: few, and few of one real image (-1: of none)."""
+    chosen: list[int] = []
+    taken: dict[int, int] = {}
+    for place, row in enumerate(real_rows):
+        if len(chosen) == N_PAIRS:
+            break
+        taken[row] = taken.get(row, 0) + 1
+        if row >= 0 and taken[row] <= MAX_PAIRS_PER_REAL:
+            chosen.append(place)
+    return chosen

@@ -23,7 +23,8 @@ from deepssim.errors import DeepSSIMError, ImageError, StoreError
 from deepssim.images import Image, ImageOptions, Listing, read_image
 from deepssim.matching import Matcher, Part
 from deepssim.progress import Progress
-from deepssim.store import SKIPPED_SCHEMA, Store, record_table, skipped_table, write_table
+from deepssim.store import SKIPPED_SCHEMA, Store, record_table, skipped_table
+from deepssim.tables import write_table
 
 # A killed run repeats at most so many images.
 PART_IMAGES = 1024

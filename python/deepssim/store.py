@@ -8,7 +8,6 @@ was cut short is continued; one whose images, reader or metric changed is stale,
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.lib import format as npy
 from numpy.typing import NDArray
@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from deepssim.disk import LOCK, locked, make_private_folder, read_json, remove_leftovers, replacing, write_json
 from deepssim.embed import EmbeddedChunk, Encoder, Record, embed_listing
 from deepssim.errors import StoreError, UsageError
-from deepssim.images import READER_VERSION, Listing, Skipped, decoder_versions, listing_digest
+from deepssim.images import COUNTED_CODES, READER_VERSION, Listing, Skipped, decoder_versions, listing_digest
+from deepssim.images.files import hash_file
+from deepssim.tables import write_table
 
 FORMAT = "deepssim-store"
 VERSION = 1
@@ -47,10 +49,10 @@ RECORD_SCHEMA = pa.schema(
 SKIPPED_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "path", "code", "reason")])
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file, atomically."""
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=65536)
+def count_skipped(table: pa.Table) -> int:
+    """Return how many rows of a table of skipped images count as skipped; the others were never images."""
+    is_counted = pc.is_in(table["code"], value_set=pa.array(sorted(COUNTED_CODES)))
+    return int(pc.sum(is_counted).as_py() or 0)
 
 
 def skipped_table(skipped: list[Skipped]) -> pa.Table:
@@ -261,25 +263,47 @@ def _shards(manifest: dict[str, Any]) -> list[Shard]:
 
 
 def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+            return hash_file(file.fileno())
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}; embed the images again") from error
-    return digest.hexdigest()
 
 
-def _shard_entry(path: Path, shard: Shard) -> dict[str, Any]:
+def _new_manifest(metric: dict[str, str], made_from: dict[str, Any], *, source: str, root: str) -> dict[str, Any]:
+    """Return the manifest of a store without shards."""
     return {
-        "embeddings": shard.embeddings,
-        "embeddings_sha256": _file_digest(path / shard.embeddings),
-        "ids": shard.ids,
-        "ids_sha256": _file_digest(path / shard.ids),
-        "rows": shard.rows,
-        "next_task": shard.next_task,
+        "format": FORMAT,
+        "version": VERSION,
+        "complete": False,
+        "dim": 0,
+        "count": 0,
+        "metric": metric,
+        "made_from": made_from,
+        "source": source,
+        "root": root,
+        "shards": [],
     }
+
+
+def _add_shard(
+    path: Path, manifest: dict[str, Any], shard: Shard, embeddings: NDArray[np.float32], records: list[Record]
+) -> None:
+    """Write the files of a shard and enter it in a manifest, which the caller writes."""
+    with replacing(path / shard.embeddings) as temporary, temporary.open("wb") as file:
+        npy.write_array(file, np.ascontiguousarray(embeddings, "<f4"), version=(1, 0), allow_pickle=False)
+    write_table(path / shard.ids, record_table(records, shard.first_row))
+    manifest["shards"].append(
+        {
+            "embeddings": shard.embeddings,
+            "embeddings_sha256": _file_digest(path / shard.embeddings),
+            "ids": shard.ids,
+            "ids_sha256": _file_digest(path / shard.ids),
+            "rows": shard.rows,
+            "next_task": shard.next_task,
+        }
+    )
+    manifest["count"] += shard.rows
 
 
 def identity(listing: Listing, digest: str, encoder: Encoder) -> dict[str, Any]:
@@ -302,27 +326,16 @@ class _Builder:
     def __init__(self, path: Path, made_from: dict[str, Any], listing: Listing, encoder: Encoder) -> None:
         metric = encoder.metric
         self.path = path
-        self.n_tasks = len(listing.tasks)
-        self.manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
-            "complete": False,
-            "dim": metric.dim,
-            "count": 0,
-            "metric": {"name": metric.name, "hash": metric.hash, "similarity": metric.similarity},
-            "made_from": made_from,
-            "source": listing.source,
-            "root": str(listing.root),
-            "shards": [],
-        }
+        self.manifest = _new_manifest(
+            {"name": metric.name, "hash": metric.hash, "similarity": metric.similarity},
+            made_from,
+            source=listing.source,
+            root=str(listing.root),
+        )
+        self.manifest["dim"] = metric.dim
 
-    def resume(self) -> int:
+    def resume(self, earlier: Store) -> int:
         """Take over the shards of an earlier run; returns the task to go on with."""
-        if not Store.is_store(self.path):
-            return 0
-        earlier = Store(self.path, allow_incomplete=True)
-        if earlier.made_from != self.manifest["made_from"]:
-            return 0
         self.manifest["shards"] = earlier.manifest["shards"]
         self.manifest["count"] = earlier.manifest["count"]
         return earlier.shards[-1].next_task if earlier.shards else 0
@@ -330,12 +343,8 @@ class _Builder:
     def add(self, chunk: EmbeddedChunk) -> None:
         """Write a shard and then the manifest."""
         shard = Shard(len(self.manifest["shards"]), self.manifest["count"], len(chunk.records), chunk.next_task)
-        with replacing(self.path / shard.embeddings) as temporary, temporary.open("wb") as file:
-            npy.write_array(file, chunk.embeddings, version=(1, 0), allow_pickle=False)
-        write_table(self.path / shard.ids, record_table(chunk.records, shard.first_row))
         write_table(self.path / shard.skipped, skipped_table(chunk.skipped))
-        self.manifest["shards"].append(_shard_entry(self.path, shard))
-        self.manifest["count"] += shard.rows
+        _add_shard(self.path, self.manifest, shard, chunk.embeddings, chunk.records)
         write_json(self.path / MANIFEST, self.manifest)
 
     def finish(self, ignored: list[Skipped]) -> Store:
@@ -370,18 +379,8 @@ def write_store(
     path = make_private_folder(path.absolute())
     if any(path.iterdir()):
         raise UsageError(f"{path} is not empty: name a new folder for the store")
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "complete": True,
-        "dim": 0,
-        "count": 0,
-        "metric": {"name": metric, "hash": metric_hash, "similarity": "cosine"},
-        "made_from": {"embeddings": "given"},
-        "source": str(path),
-        "root": "",
-        "shards": [],
-    }
+    described = {"name": metric, "hash": metric_hash, "similarity": "cosine"}
+    manifest = _new_manifest(described, {"embeddings": "given"}, source=str(path), root="")
     for index, (embeddings, ids, groups) in enumerate(chunks):
         known = groups if groups is not None else [None] * len(ids)
         if embeddings.ndim != 2 or not len(embeddings) == len(ids) == len(known):
@@ -391,15 +390,11 @@ def write_store(
         manifest["dim"] = int(embeddings.shape[1])
         shard = Shard(index, manifest["count"], len(ids), index + 1)
         records = [Record(i, i, group, 0, 0, "") for i, group in zip(ids, known, strict=True)]
-        with replacing(path / shard.embeddings) as temporary, temporary.open("wb") as file:
-            npy.write_array(file, np.ascontiguousarray(embeddings, "<f4"), version=(1, 0), allow_pickle=False)
-        write_table(path / shard.ids, record_table(records, shard.first_row))
-        manifest["shards"].append(_shard_entry(path, shard))
-        manifest["count"] += shard.rows
+        _add_shard(path, manifest, shard, embeddings, records)
     if manifest["count"] == 0:
         raise UsageError("there are no embeddings to write")
     write_table(path / SKIPPED, SKIPPED_SCHEMA.empty_table())
-    write_json(path / MANIFEST, manifest)
+    write_json(path / MANIFEST, {**manifest, "complete": True})
     return Store(path)
 
 
@@ -477,7 +472,7 @@ def _build(
                 say(f"reusing {path}: {len(earlier):,} embeddings of the same images and metric")
                 return earlier
             if is_fresh:
-                first_task = builder.resume()
+                first_task = builder.resume(earlier)
                 say(f"continuing {path} after {len(earlier):,} embeddings")
             else:
                 say(f"rebuilding {path}: its images, reader or metric changed")

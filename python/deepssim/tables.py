@@ -69,6 +69,12 @@ PATIENTS = pa.schema(
 SKIPPED = pa.schema([(name, pa.string()) for name in ("set", "id", "path", "code", "reason")])
 
 
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table that is there as a whole, atomically."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP)
+
+
 class TableWriter:
     """Writes a Parquet file from tables of any size; the file appears whole when the block ends well."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.calibration import Calibration
-from deepssim.matching import Ints, Reference
+from deepssim.matching import Control, Ints, Reference
 from deepssim.results import HISTOGRAM_EDGES, Flags, Outcome
 from deepssim.statistics import LEVEL, Rate, image_rate, patient_rate, proportion_of_patients, sign_test
 
@@ -44,16 +44,6 @@ class SetCounts:
     def as_dict(self) -> dict[str, Any]:
         """Return as in ``summary.json``."""
         return {"images": self.images, "groups": self.groups, "skipped": self.skipped, "ignored": self.ignored}
-
-
-@dataclass(frozen=True, slots=True)
-class ControlDraw:
-    """The two sets of the control and what is to be said of them."""
-
-    real: Reference
-    holdout: Reference
-    seed: int
-    warnings: tuple[str, ...] = ()
 
 
 def percent(share: float) -> str:
@@ -91,29 +81,29 @@ def _flag_rate(flags: Flags, has_groups: bool, seed: int) -> Rate:
     return patient_rate(flags.flagged[:-1], flags.totals[:-1], seed=seed)
 
 
-def _control_dict(outcome: Outcome, draw: ControlDraw) -> dict[str, Any] | None:
+def _control_dict(outcome: Outcome, control: Control) -> dict[str, Any] | None:
     counts = outcome.control
     if counts is None:
         return None
-    by_patient = draw.real.has_groups and draw.holdout.has_groups
+    by_patient = control.real.has_groups and control.holdout.has_groups
     sides = {}
     for name, flags, reference in (
-        ("real", counts.real, draw.real),
-        ("holdout", counts.holdout, draw.holdout),
+        ("real", counts.real, control.real),
+        ("holdout", counts.holdout, control.holdout),
     ):
-        rate = _flag_rate(flags, reference.has_groups, draw.seed)
+        rate = _flag_rate(flags, reference.has_groups, control.seed)
         sides[name] = {"flagged": rate.events, "exact": int(flags.exact.sum()), **_rate_dict(rate)}
     return {
-        "n_images": len(draw.holdout),
-        "n_real_used": len(draw.real),
+        "n_images": len(control.holdout),
+        "n_real_used": len(control.real),
         "drawn": "by patient" if by_patient else "by image",
-        "seed": draw.seed,
+        "seed": control.seed,
         **sides,
         "only_real": counts.only_real,
         "only_holdout": counts.only_holdout,
         "both": counts.both,
         "p_value": sign_test(counts.only_real, counts.only_holdout),
-        "warnings": list(draw.warnings),
+        "warnings": list(control.warnings),
     }
 
 
@@ -123,7 +113,7 @@ def summarize(
     counts: dict[str, SetCounts | None],
     calibration: Calibration,
     metric: dict[str, Any],
-    draw: ControlDraw | None,
+    control: Control | None,
     *,
     seed: int,
     too_many_skipped: bool,
@@ -142,7 +132,6 @@ def summarize(
     else:
         copied_rate, patients = image_rate(int(copied.sum()), len(real)), None
     n_near_pairs, n_exact_pairs = (int(tally.counts[:, i].sum()) for i in (0, 1))
-    control = _control_dict(outcome, draw) if draw else None
     summary: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -169,7 +158,7 @@ def summarize(
             "listed": outcome.n_leaks,
             "truncated": outcome.n_leaks < n_near_pairs,
         },
-        "control": control,
+        "control": _control_dict(outcome, control) if control else None,
         "histogram": {
             "edges": [round(float(edge), 6) for edge in HISTOGRAM_EDGES],
             "real": outcome.histogram.tolist(),

@@ -12,13 +12,6 @@ from click.testing import CliRunner
 from deepssim.cli import COMMANDS, cli
 
 
-def deepssim(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
-    command = [sys.executable, "-c", "from deepssim.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
-
-
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from deepssim.cli import main\n"
@@ -39,13 +32,13 @@ def test_every_command_has_help_with_an_example_or_a_paragraph(name):
     assert "\\b" not in result.output
 
 
-def test_words_of_options_may_be_joined_by_underscores(cohort, tmp_path):
+def test_words_of_options_may_be_joined_by_underscores(deepssim, cohort, tmp_path):
     done = deepssim("embed", cohort.real, "--out", tmp_path / "s", "--group_by", "parent", "--max_skipped", "0", "-q")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
 
 
-def test_audit_speaks_json_on_stdout_and_progress_on_stderr(cohort, tmp_path):
+def test_audit_speaks_json_on_stdout_and_progress_on_stderr(deepssim, cohort, tmp_path):
     done = deepssim("audit", cohort.real, cohort.synthetic, "--out", tmp_path / "out", "--group-by", "parent", "--json")
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)
@@ -61,7 +54,7 @@ def test_audit_speaks_json_on_stdout_and_progress_on_stderr(cohort, tmp_path):
     assert "copy-00.png" not in text
 
 
-def test_exit_codes(cohort, tmp_path):
+def test_exit_codes(deepssim, cohort, tmp_path):
     common = ("audit", cohort.real, cohort.synthetic, "--out", tmp_path / "out", "-q")
     assert deepssim(*common, "--fail-above", "0.01").returncode == 3
     assert deepssim(*common, "--fail-above", "0.99").returncode == 0
@@ -89,7 +82,7 @@ def test_exit_codes(cohort, tmp_path):
         ("audit", "a", "b", "--out", "o", "--memory-limit", "lots"),
     ],
 )
-def test_errors_are_one_line_without_a_traceback(arguments, tmp_path, monkeypatch):
+def test_errors_are_one_line_without_a_traceback(deepssim, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = deepssim(*arguments)
     assert done.returncode in (1, 2)
@@ -97,13 +90,13 @@ def test_errors_are_one_line_without_a_traceback(arguments, tmp_path, monkeypatc
     assert done.stderr.strip().splitlines()[-1].startswith("Error: ")
 
 
-def test_a_mistyped_option_is_corrected(tmp_path):
+def test_a_mistyped_option_is_corrected(deepssim, tmp_path):
     done = deepssim("audit", "a", "b", "--out", tmp_path, "--hold-out", "c")
     assert done.returncode == 2
     assert "--holdout" in done.stderr
 
 
-def test_doctor_says_which_instruction_set_and_refuses_a_wrong_override():
+def test_doctor_says_which_instruction_set_and_refuses_a_wrong_override(deepssim):
     assert json.loads(deepssim("doctor", "--json").stdout)["healthy"] is True
     assert json.loads(deepssim("doctor", "--json", DEEPSSIM_ISA="portable").stdout)["core"]["isa"] == "portable"
     wrong = deepssim("doctor", DEEPSSIM_ISA="mmx")
@@ -111,7 +104,7 @@ def test_doctor_says_which_instruction_set_and_refuses_a_wrong_override():
     assert "mmx" in wrong.stdout
 
 
-def test_the_demo_finds_what_was_planted(tmp_path):
+def test_the_demo_finds_what_was_planted(deepssim, tmp_path):
     done = deepssim("demo", "--out", tmp_path / "demo", "--json", "-q")
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)

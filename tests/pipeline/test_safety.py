@@ -13,16 +13,12 @@ import numpy as np
 import pytest
 
 from deepssim.audit import AuditOptions, audit, score
+from deepssim.disk import remove_leftovers, replacing
 from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import ImageOptions, list_images
 from deepssim.metric import load_metric
 from deepssim.store import Store, build_store
-
-
-def deepssim(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from deepssim.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 @pytest.fixture
@@ -32,7 +28,7 @@ def store(cohort, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("name", [".git/config", ".ssh/id", "skipped-scans/a", "ids-old.txt", "embeddings-1.npy", "x"])
-def test_embed_never_clears_a_folder_with_other_files(cohort, tmp_path, name):
+def test_embed_never_clears_a_folder_with_other_files(deepssim, cohort, tmp_path, name):
     precious = tmp_path / "out" / name
     precious.parent.mkdir(parents=True)
     precious.write_text("precious")
@@ -42,7 +38,7 @@ def test_embed_never_clears_a_folder_with_other_files(cohort, tmp_path, name):
     assert precious.read_text() == "precious"
 
 
-def test_embed_never_replaces_a_store_of_other_images(cohort, store):
+def test_embed_never_replaces_a_store_of_other_images(deepssim, cohort, store):
     done = deepssim("embed", cohort.synthetic, "--out", store, "-q")
     assert done.returncode == 2
     assert len(Store(store)) == 20
@@ -68,7 +64,17 @@ def test_audit_leaves_other_files_in_its_own_folder_alone(cohort, tmp_path):
     assert [(out / name).read_text() for name in names] == ["precious"] * len(names)
 
 
-def test_the_demo_never_clears_a_folder_that_it_did_not_make(tmp_path):
+@pytest.mark.parametrize("name", ["embeddings-00000.npy", "pair-000-real.png", "run.json", "report-shareable.html"])
+def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path, name):
+    (tmp_path / f".{name}.partial").write_text("precious")
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_text("whole")
+    temporary.write_text("half")  # as if the run had been killed within
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f".{name}.partial", name])
+
+
+def test_the_demo_never_clears_a_folder_that_it_did_not_make(deepssim, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "keep.txt").write_text("precious")
     (tmp_path / "truth.csv").write_text("mine")
@@ -92,9 +98,25 @@ def test_a_changed_byte_in_a_store_is_found(cohort, store, tmp_path, name):
     assert "rebuilding" in said[0]
 
 
+@pytest.mark.parametrize("damaged", ["real", "synthetic", "holdout"])
+@pytest.mark.parametrize("run", [audit, score])
+def test_a_changed_byte_is_found_in_whichever_set_was_given_as_a_store(cohort, tmp_path, run, damaged):
+    encoder = Encoder(load_metric("pixel"))
+    given = {
+        name: build_store(list_images(getattr(cohort, name)), encoder, tmp_path / name).path
+        for name in ("real", "synthetic", "holdout")
+    }
+    path = given[damaged] / "embeddings-00000.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=f"{damaged}/embeddings-00000.npy is damaged"):
+        run(given["real"], given["synthetic"], tmp_path / "out", holdout=given["holdout"])
+
+
 @pytest.mark.parametrize("damage", ["skipped.parquet", "ids-00000.parquet", "embeddings-00000.npy", "manifest.json"])
 @pytest.mark.parametrize("way", ["missing", "cut"])
-def test_a_damaged_store_is_one_line_and_embedding_mends_it(cohort, store, damage, way):
+def test_a_damaged_store_is_one_line_and_embedding_mends_it(deepssim, cohort, store, damage, way):
     path = store / damage
     if way == "missing":
         path.unlink()
@@ -118,7 +140,7 @@ def test_a_manifest_without_its_fields_is_damaged(store):
         Store(store)
 
 
-def test_only_bad_synthetic_images_are_a_usage_error_with_the_reason(cohort, tmp_path):
+def test_only_bad_synthetic_images_are_a_usage_error_with_the_reason(deepssim, cohort, tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"nothing")
     done = deepssim("audit", cohort.real, tmp_path / "bad", "--out", tmp_path / "out", "-q")
@@ -127,7 +149,7 @@ def test_only_bad_synthetic_images_are_a_usage_error_with_the_reason(cohort, tmp
 
 
 @pytest.mark.parametrize("thresholds", ["2,3", "-3,-2", "-.99,1"])
-def test_thresholds_outside_the_scores_still_give_a_report(cohort, tmp_path, thresholds):
+def test_thresholds_outside_the_scores_still_give_a_report(deepssim, cohort, tmp_path, thresholds):
     done = deepssim(
         "audit", cohort.real, cohort.synthetic, "--out", tmp_path / "out", f"--thresholds={thresholds}", "-q"
     )
@@ -135,14 +157,14 @@ def test_thresholds_outside_the_scores_still_give_a_report(cohort, tmp_path, thr
     assert (tmp_path / "out" / "report.html").is_file()
 
 
-def test_identical_images_are_copies_whatever_the_thresholds(cohort, tmp_path):
+def test_identical_images_are_copies_whatever_the_thresholds(deepssim, cohort, tmp_path):
     done = deepssim(
         "audit", cohort.real, cohort.synthetic, "--out", tmp_path / "out", "--thresholds=2,3", "-q", "--json"
     )
     assert json.loads(done.stdout)["summary"]["verdict"]["level"] == "copies"
 
 
-def test_warnings_of_the_control_reach_the_terminal(cohort, tmp_path):
+def test_warnings_of_the_control_reach_the_terminal(deepssim, cohort, tmp_path):
     shutil.copytree(cohort.real, tmp_path / "holdout")
     done = deepssim(
         "audit", cohort.real, cohort.synthetic, "--holdout", tmp_path / "holdout", "--out", tmp_path / "out", "-q"
@@ -190,7 +212,7 @@ def test_a_reader_who_has_enough_is_no_error_and_a_full_disk_is_one_line(cohort)
     assert "Traceback" not in done.stderr
 
 
-def test_a_name_with_a_tilde_is_a_name(cohort, tmp_path):
+def test_a_name_with_a_tilde_is_a_name(deepssim, cohort, tmp_path):
     done = deepssim("audit", cohort.real, cohort.synthetic, "--out", "~/out", "-q", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "~" / "out" / "report.html").is_file()
@@ -206,7 +228,7 @@ def test_images_without_structure_at_the_metrics_size_are_skipped(tmp_path):
     assert store.skipped()["code"].to_pylist() == ["constant"]
 
 
-def test_a_store_does_not_go_into_the_images(cohort):
+def test_a_store_does_not_go_into_the_images(deepssim, cohort):
     done = deepssim("embed", cohort.real, "--out", cohort.real / "st", "-q")
     assert done.returncode == 2
     assert not (cohort.real / "st").exists()

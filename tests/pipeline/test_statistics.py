@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepssim.matching import draw_by_group
+from deepssim.control import draw_by_group
 from deepssim.statistics import extreme_bound, image_rate, patient_rate, sign_test, wilson_interval
 
 

@@ -81,6 +81,20 @@ def test_damage_gives_one_line_and_leaves_no_file(audit: Path, named: str, damag
     assert set(audit.iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["matches.parquet", "skipped.parquet"])
+@pytest.mark.parametrize("has_rows", [True, False])
+def test_a_table_that_every_run_writes_is_missed_though_the_page_needs_no_row_of_it(
+    tmp_path: Path, name: str, *, has_rows: bool
+):
+    folder = write_audit(tmp_path / "audit", Kind(n_skipped=5 if has_rows else 0, is_hostile=False))
+    edit(folder / "summary.json", lambda v: v["counts"]["real"].update(ignored=0))
+    (folder / name).unlink()
+    with pytest.raises(ReportError) as caught:
+        write_report(folder)
+    assert str(caught.value) == f"{folder / name} is missing; restore it or run the audit again"
+    assert not (folder / "report.html").exists()
+
+
 def test_an_old_report_survives_a_failure(audit: Path):
     path = write_report(audit)
     before = path.read_bytes()
@@ -155,7 +169,8 @@ def test_zero_images_make_a_report(tmp_path: Path):
         value["histogram"]["real"] = [0] * len(value["histogram"]["real"])
 
     edit(folder / "summary.json", empty)
-    (folder / "matches.parquet").unlink()
+    matches = folder / "matches.parquet"
+    pq.write_table(pq.read_table(matches).slice(0, 0), matches)
     assert "No synthetic image was scored." in write_report(folder).read_text(encoding="utf-8")
 
 

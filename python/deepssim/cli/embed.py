@@ -42,14 +42,11 @@ def command(
     \b
     deepssim embed train/ --out train.store --group-by parent
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     from deepssim.cli._progress import make_progress
     from deepssim.embed import Encoder
-    from deepssim.images import COUNTED_CODES, ImageOptions, list_images
+    from deepssim.images import ImageOptions, list_images
     from deepssim.metric import load_metric
-    from deepssim.store import build_store
+    from deepssim.store import build_store, count_skipped
 
     progress = make_progress(quiet)
     options = ImageOptions(slices=slices, axis=axis, group_by=group_by, max_pixels=max_pixels)
@@ -57,8 +54,7 @@ def command(
     encoder = Encoder(load_metric(metric), device=device, threads=threads)
     with progress.track("images", listing.n_expected) as advance:
         store = build_store(listing, encoder, out, threads=threads or None, progress=advance, status=progress.status)
-    codes = store.skipped()["code"]
-    n_skipped = int(pc.sum(pc.is_in(codes, value_set=pa.array(sorted(COUNTED_CODES)))).as_py() or 0)
+    n_skipped = count_skipped(store.skipped())
     if as_json:
         echo_json({"store": str(out), "images": len(store), "dim": store.dim, "skipped": n_skipped,
                    "metric": store.metric})  # fmt: skip

@@ -205,10 +205,8 @@ def _other_path(row: Row, names: Names) -> str | None:
     return None if row["real_id"].startswith(path) else names.path(path)
 
 
-def skipped_view(skips: Skips | None, names: Names) -> SkippedView:
+def skipped_view(skips: Skips, names: Names) -> SkippedView:
     """Return what was left out, by set and reason, and the first files that count as skipped."""
-    if skips is None:
-        return SkippedView(None, None, None)
 
     def meaning(code: str) -> str:
         return SKIP_CODES.get(code, "other reason" if names.is_pseudonymous else code)

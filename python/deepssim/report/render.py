@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import secrets
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from deepssim.disk import replacing
 from deepssim.errors import UsageError
 from deepssim.report import figures, images, listings, tables, text, view
 from deepssim.report.data import LABELS, MAX_PAIRS, Pair, Run, Summary, read_pairs, read_run, read_summary
@@ -130,13 +129,13 @@ def policy(css: str) -> str:
 
 
 def _open_tables(folder: Path, summary: Summary) -> dict[str, tables.Table]:
-    """Open the tables of the folder; one that the summary needs must be there."""
-    counts = summary.counts.values()
+    """Open the tables of the folder; one that every run writes or the summary needs must be there."""
     needed = {
+        "matches.parquet": True,
         "leaks.parquet": summary.pairs.listed > 0,
         "real_images.parquet": summary.copied.count > 0,
         "patients.parquet": summary.patients is not None and summary.patients.count > 0,
-        "skipped.parquet": any(one.skipped or one.ignored for one in counts),
+        "skipped.parquet": True,
     }
     found = {}
     for name in tables.COLUMNS:
@@ -176,7 +175,7 @@ def _pairs(folder: Path, found: dict[str, tables.Table]) -> list[Pair]:
     rows: list[tables.Row] = []
     if "leaks.parquet" in found:
         rows = found["leaks.parquet"].top(["score"], MAX_PAIRS)
-    if not rows and "matches.parquet" in found:
+    if not rows:
         rows = found["matches.parquet"].top(["score"], MAX_PAIRS, only=("rank", 1))
     return [
         Pair(row["real_id"], row["synthetic_id"], row["real_group"], row["score"], _label(row["label"])) for row in rows
@@ -240,8 +239,7 @@ def _page(
 ) -> Page:
     patients, n_patients = _top(found, "patients.parquet")
     real_images, n_real_images = _top(found, "real_images.parquet")
-    skipped = found.get("skipped.parquet")
-    skips = tables.read_skips(skipped, listings.UNCOUNTED, listings.TOP_SKIPPED) if skipped else None
+    skips = tables.read_skips(found["skipped.parquet"], listings.UNCOUNTED, listings.TOP_SKIPPED)
     verdict, limits = summary.verdict, summary.thresholds
     versions = {key: text.plain(value) for key, value in run.versions}
     return Page(
@@ -272,22 +270,8 @@ def _page(
 
 
 def _write(out: Path, content: bytes) -> None:
-    """Write a file whole or not at all, mode 0600."""
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(6)}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(out)
-        folder = os.open(out.parent, os.O_RDONLY)
-        try:
-            # The rename itself is on disk only once the folder is.
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with replacing(out) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}; name another file") from None
-    finally:
-        temporary.unlink(missing_ok=True)
