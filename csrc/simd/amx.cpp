@@ -11,6 +11,8 @@ constexpr std::size_t kQueries = 32;
 constexpr std::size_t kHalf = 16;       // queries of one tile register
 constexpr std::size_t kTileSteps = 16;  // steps of one tile register: 64 elements
 
+constexpr std::size_t kTileBytes = kTileSteps * kStepBytes;  // of a query in one tile register
+
 // All tile registers: 16 rows of 64 bytes.
 struct TileShape {
     std::uint8_t palette = 1;
@@ -23,17 +25,17 @@ struct TileShape {
 // Static: g++ 12 does not see that loading the configuration reads all of it, and drops stores to a local.
 constexpr TileShape kShape;
 
-// Sums of a tile of 32 queries and two panels of a group into out[query * 64 + row of the group].
-void two_panels(const std::byte* q, const std::byte* x, std::size_t steps, std::int32_t* out) {
-    const std::size_t query_bytes = steps * kStepBytes;
+// Multiplies a tile of 32 queries with two panels of a group, into tile registers 0 to 3.
+void multiply(const std::byte* q, const std::byte* x, std::size_t steps) {
     const std::size_t panel_bytes = steps * kPanelStepBytes;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     for (std::size_t s = 0; s < steps; s += kTileSteps) {
-        _tile_loadd(4, q + s * kStepBytes, query_bytes);
-        _tile_loadd(5, q + kHalf * query_bytes + s * kStepBytes, query_bytes);
+        const std::byte* block = q + s * kQueries * kStepBytes;
+        _tile_loadd(4, block, kTileBytes);
+        _tile_loadd(5, block + kHalf * kTileBytes, kTileBytes);
         _tile_loadd(6, x + s * kPanelStepBytes, kPanelStepBytes);
         _tile_loadd(7, x + panel_bytes + s * kPanelStepBytes, kPanelStepBytes);
         _tile_dpbssd(0, 4, 6);
@@ -41,6 +43,10 @@ void two_panels(const std::byte* q, const std::byte* x, std::size_t steps, std::
         _tile_dpbssd(2, 5, 6);
         _tile_dpbssd(3, 5, 7);
     }
+}
+
+// Writes what multiply() left to out[query * 64 + row of the group].
+void store(std::int32_t* out) {
     constexpr std::size_t kStride = kGroupRows * sizeof(std::int32_t);
     _tile_stored(0, out, kStride);
     _tile_stored(1, out + kPanelRows, kStride);
@@ -48,26 +54,41 @@ void two_panels(const std::byte* q, const std::byte* x, std::size_t steps, std::
     _tile_stored(3, out + kHalf * kGroupRows + kPanelRows, kStride);
 }
 
+// Compares the sums of some queries of a tile with their thresholds.
+std::size_t keep_hits(const ScanJob& job, const std::int32_t* all, std::size_t tile, std::size_t first,
+                      std::size_t count, Hit* hits, std::int32_t* sums) {
+    alignas(64) std::int32_t thresholds[kQueries];
+    const double* terms = job.query_terms + tile * kQueryTerms * kQueries;
+    for (std::size_t i = first; i < first + count; i += kLanes) {
+        thresholds_of_8(terms, kQueries, i, kLanes, job.group_terms, thresholds + i);
+    }
+    std::size_t found = 0;
+    for (std::size_t i = first; i < first + count; ++i) {
+        const std::int32_t* row = all + i * kGroupRows;
+        const __m512i rows[kGroupPanels] = {
+            _mm512_load_si512(row), _mm512_load_si512(row + kPanelRows), _mm512_load_si512(row + 2 * kPanelRows),
+            _mm512_load_si512(row + 3 * kPanelRows)};
+        found += keep_hit(rows, thresholds[i], tile * kQueries + i, hits + found, sums + found * kGroupRows);
+    }
+    return found;
+}
+
+// Tile registers work slowly and on their own: while they multiply, the sums of the tile before are compared.
 std::size_t scan(const ScanJob& job, Hit* hits, std::int32_t* sums) {
     _tile_loadconfig(&kShape);
-    alignas(64) std::int32_t all[kQueries * kGroupRows];
-    alignas(64) std::int32_t thresholds[kQueries];
+    alignas(64) std::int32_t all[2][kQueries * kGroupRows];
     const std::size_t panel_bytes = job.steps * kPanelStepBytes;
     std::size_t found = 0;
-    for (std::size_t tile = 0; tile < job.n_tiles; ++tile) {
+    for (std::size_t tile = 0; tile <= job.n_tiles; ++tile) {
         const std::byte* q = job.queries + tile * kQueries * job.steps * kStepBytes;
-        two_panels(q, job.group, job.steps, all);
-        two_panels(q, job.group + 2 * panel_bytes, job.steps, all + 2 * kPanelRows);
-        const double* terms = job.query_terms + tile * kQueryTerms * kQueries;
-        for (std::size_t i = 0; i < kQueries; i += kLanes) {
-            thresholds_of_8(terms, kQueries, i, kLanes, job.group_terms, thresholds + i);
-        }
-        for (std::size_t i = 0; i < kQueries; ++i) {
-            const std::int32_t* row = all + i * kGroupRows;
-            const __m512i rows[kGroupPanels] = {_mm512_load_si512(row), _mm512_load_si512(row + kPanelRows),
-                                                _mm512_load_si512(row + 2 * kPanelRows),
-                                                _mm512_load_si512(row + 3 * kPanelRows)};
-            found += keep_hit(rows, thresholds[i], tile * kQueries + i, hits + found, sums + found * kGroupRows);
+        std::int32_t* const now = all[tile % 2];
+        const std::int32_t* const before = all[1 - tile % 2];
+        for (std::size_t half = 0; half < 2; ++half) {
+            if (tile < job.n_tiles) multiply(q, job.group + 2 * half * panel_bytes, job.steps);
+            if (tile > 0) {
+                found += keep_hits(job, before, tile - 1, half * kHalf, kHalf, hits + found, sums + found * kGroupRows);
+            }
+            if (tile < job.n_tiles) store(now + 2 * half * kPanelRows);
         }
     }
     _tile_release();
@@ -104,7 +125,7 @@ std::int64_t spin_integer(std::size_t rounds) {
 
 }  // namespace
 
-extern const Kernels kAmx = {"amx",        CodeFormat::kInt8, kQueries,     true,       kTileSteps,   scan,
+extern const Kernels kAmx = {"amx",        CodeFormat::kInt8, kQueries,     kTileSteps,       kTileSteps,   scan,
                              dot,          quantise_body,     largest_body, inner_body, kProductRows, product,
                              spin_integer, spin_float};
 

@@ -79,7 +79,7 @@ std::int64_t spin_integer(std::size_t rounds) {
 extern const Kernels kAvx2 = {"avx2",
                               CodeFormat::kInt7Offset,
                               Tile::kQueries,
-                              false,
+                              1,
                               2,
                               scan_with<Tile>,
                               dot,

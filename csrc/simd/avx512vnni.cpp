@@ -84,7 +84,7 @@ std::int64_t spin_integer(std::size_t rounds) {
 extern const Kernels kAvx512Vnni = {"avx512vnni",
                                     CodeFormat::kInt8Offset,
                                     kQueries,
-                                    false,
+                                    1,
                                     1,
                                     scan,
                                     dot,

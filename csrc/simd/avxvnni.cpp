@@ -60,7 +60,7 @@ std::int64_t spin_integer(std::size_t rounds) {
 extern const Kernels kAvxVnni = {"avxvnni",
                                  CodeFormat::kInt8Offset,
                                  Tile::kQueries,
-                                 false,
+                                 1,
                                  1,
                                  scan_with<Tile>,
                                  dot,

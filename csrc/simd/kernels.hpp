@@ -55,10 +55,11 @@ struct Kernels {
     const char* name;
     CodeFormat format;
 
-    // Queries in a tile. Step s of query i lies at (s * tile_queries + i) * 4 bytes, or, where the layout is
-    // query-major, at (i * steps + s) * 4.
+    // Queries in a tile. So many consecutive steps of a query lie together: step s of query i is at
+    // query_place(s, i) * 4 bytes.
     std::size_t tile_queries;
-    bool is_query_major;
+    std::size_t step_run;
+    // What the number of steps is rounded up to; a multiple of step_run.
     std::size_t step_multiple;
 
     // Integer inner products I of queries with a group; reports each query with a row where

@@ -117,7 +117,7 @@ std::int64_t spin_float(std::size_t rounds) {
 }  // namespace
 
 extern const Kernels kNeonDot = {
-    "neondot",     CodeFormat::kInt8, kQueries,   false,        1,       scan,         dot,
+    "neondot",     CodeFormat::kInt8, kQueries,   1,        1,       scan,         dot,
     quantise_body, largest_body,      inner_body, kProductRows, product, spin_integer, spin_float};
 
 }  // namespace deepssim::simd

@@ -21,12 +21,13 @@ double checked_norm(const float* row, std::size_t dim, const char* what, std::si
 }
 
 std::size_t base_rows_bytes(std::size_t dim, std::size_t capacity, bool with_groups) {
-    return capacity * (dim * sizeof(float) + sizeof(double) + (with_groups ? sizeof(GroupId) : 0));
+    return buffer_bytes(capacity * dim * sizeof(float)) +
+           capacity * (sizeof(double) + (with_groups ? sizeof(GroupId) : 0));
 }
 
 BaseRows::BaseRows(std::size_t dim, std::size_t capacity, bool with_groups)
     : dim_(dim), capacity_(capacity), with_groups_(with_groups) {
-    data_ = std::make_unique_for_overwrite<float[]>(capacity * dim);
+    data_ = make_buffer(capacity * dim * sizeof(float));
     norms_.reserve(capacity);
     if (with_groups) groups_.reserve(capacity);
 }
@@ -52,7 +53,7 @@ void BaseRows::add(MatrixView rows, std::span<const GroupId> groups) {
         throw;
     }
     for (std::size_t i = 0; i < rows.rows; ++i) {
-        std::memcpy(data_.get() + (before + i) * dim_, rows.row(i), dim_ * sizeof(float));
+        std::memcpy(data_.get() + (before + i) * dim_ * sizeof(float), rows.row(i), dim_ * sizeof(float));
     }
     groups_.insert(groups_.end(), groups.begin(), groups.end());
 }

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <span>
 #include <vector>
 
+#include "buffer.hpp"
 #include "deepssim/types.hpp"
 
 namespace deepssim {
@@ -26,7 +26,7 @@ class BaseRows {
     std::size_t capacity() const { return capacity_; }
     bool with_groups() const { return with_groups_; }
 
-    const float* row(std::size_t i) const { return data_.get() + i * dim_; }
+    const float* row(std::size_t i) const { return reinterpret_cast<const float*>(data_.get()) + i * dim_; }
     double norm(std::size_t i) const { return norms_[i]; }
     GroupId group(std::size_t i) const { return with_groups_ ? groups_[i] : kNoGroup; }
 
@@ -34,7 +34,7 @@ class BaseRows {
     std::size_t dim_;
     std::size_t capacity_;
     bool with_groups_;
-    std::unique_ptr<float[]> data_;
+    Buffer data_;
     std::vector<double> norms_;
     std::vector<GroupId> groups_;
 };

@@ -15,6 +15,12 @@ namespace deepssim {
 int code_limit(simd::CodeFormat format);
 int code_offset(simd::CodeFormat format);
 
+// Where step `step` of query `place` of a tile lies, in steps.
+inline std::size_t query_place(const simd::Kernels& kernels, std::size_t step, std::size_t place) {
+    const std::size_t run = kernels.step_run;
+    return step / run * run * kernels.tile_queries + place * run + step % run;
+}
+
 // How the elements of a row are split and padded: the head is scanned for every pair, the rest only for pairs
 // that the head could not discard.
 struct CodeShape {

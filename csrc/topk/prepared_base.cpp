@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <new>
 #include <numeric>
 
 #include "deepssim/cancel.hpp"
@@ -16,7 +15,6 @@ namespace deepssim {
 
 namespace {
 
-constexpr std::size_t kAlignment = 64;
 // Rows that the centre is the mean of, at most: any centre keeps the bound true, a good one makes it tight.
 constexpr std::size_t kCentreRows = 16384;
 
@@ -76,12 +74,6 @@ struct PreparedBase::Scratch {
     }
 };
 
-void PreparedBase::FreeAligned::operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{kAlignment}); }
-
-PreparedBase::Bytes PreparedBase::allocate(std::size_t n) {
-    return Bytes(static_cast<std::byte*>(::operator new[](std::max<std::size_t>(n, 1), std::align_val_t{kAlignment})));
-}
-
 std::size_t PreparedBase::bytes(std::size_t dim, std::size_t rows, bool with_rotation, std::size_t threads,
                                 const simd::Kernels& kernels) {
     const std::size_t code_bytes = CodeShape::most_bytes(dim, with_rotation, kernels);
@@ -89,7 +81,7 @@ std::size_t PreparedBase::bytes(std::size_t dim, std::size_t rows, bool with_rot
         simd::kGroupRows * (code_bytes + sizeof(std::uint32_t)) + sizeof(Group) + simd::kGroupTerms * sizeof(double);
     // The keys that rows are ordered by, and the threads' buffers, are gone once it is made.
     const std::size_t making = rows * sizeof(Key) + threads * Scratch::bytes(dim) + dim * 2 * sizeof(double);
-    return sizeof(PreparedBase) + groups_of(rows) * group_bytes + dim * sizeof(float) +
+    return sizeof(PreparedBase) + 2 * (buffer_bytes(rows * code_bytes) - rows * code_bytes) + groups_of(rows) * group_bytes + dim * sizeof(float) +
            (with_rotation ? Rotation::bytes(dim) : 0) + making + 4096;
 }
 
@@ -108,8 +100,8 @@ PreparedBase::PreparedBase(const BaseRows& base, const Preparation& preparation,
     stride_ = static_cast<std::size_t>(static_cast<double>(n_groups) * 0.618) | 1U;
     while (std::gcd(stride_, n_groups) > 1) stride_ += 2;
     terms_.resize(n_groups * simd::kGroupTerms);
-    head_ = allocate(n_groups * simd::kGroupRows * shape_.head_bytes());
-    rest_ = allocate(n_groups * simd::kGroupRows * shape_.rest_bytes);
+    head_ = make_buffer(n_groups * simd::kGroupRows * shape_.head_bytes());
+    rest_ = make_buffer(n_groups * simd::kGroupRows * shape_.rest_bytes);
     for_each_parallel(
         n_groups, threads, poll, [&] { return Scratch(shape_); },
         [&](std::size_t g, Scratch& scratch) { code_group(base, kernels, g, scratch); });

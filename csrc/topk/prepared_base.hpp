@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base_rows.hpp"
+#include "buffer.hpp"
 #include "codes.hpp"
 #include "deepssim/searcher.hpp"
 #include "simd/kernels.hpp"
@@ -58,12 +59,6 @@ class PreparedBase {
         float rest;     // the squared norm of the rest, less the centre
         float largest;  // element of the head, less the centre
     };
-    struct FreeAligned {
-        void operator()(std::byte* p) const;
-    };
-    using Bytes = std::unique_ptr<std::byte[], FreeAligned>;
-    static Bytes allocate(std::size_t n);
-
     void set_centre(const std::vector<float>& mean, const simd::Kernels& kernels);
     Key key_of(const float* row, const float* image, const std::vector<float>& mean,
                const simd::Kernels& kernels) const;
@@ -80,8 +75,8 @@ class PreparedBase {
     std::vector<Group> groups_;
     std::size_t stride_ = 1;  // has no divisor in common with the number of groups
     std::vector<double> terms_;
-    Bytes head_;
-    Bytes rest_;
+    Buffer head_;
+    Buffer rest_;
 };
 
 }  // namespace deepssim

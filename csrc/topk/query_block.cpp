@@ -83,10 +83,8 @@ void QueryBlock::load_one(std::size_t slot, const float* image, double norm) {
     starts_[slot] = -offset * sum;
     std::byte* tile = head_.data() + slot / tile_ * tile_ * shape.head_bytes();
     const std::size_t place = slot % tile_;
-    const std::size_t step_stride = kernels_.is_query_major ? 1 : tile_;
-    const std::size_t base_step = kernels_.is_query_major ? place * shape.steps : place;
     for (std::size_t d = 0; d < shape.head; d += simd::kStepBytes) {
-        std::byte* out = tile + (base_step + d / simd::kStepBytes * step_stride) * simd::kStepBytes;
+        std::byte* out = tile + query_place(kernels_, d / simd::kStepBytes, place) * simd::kStepBytes;
         std::memcpy(out, codes_.data() + d, std::min(simd::kStepBytes, shape.head - d));
     }
     q.scale = head.scale;

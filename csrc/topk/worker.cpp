@@ -40,7 +40,7 @@ double value_below(float threshold) { return static_cast<double>(std::nextafter(
 void prefetch_row(const float* row, std::size_t dim) {
     const char* at = reinterpret_cast<const char*>(row);
     const std::size_t bytes = std::min<std::size_t>(dim * sizeof(float), 32 * kLine);
-    for (std::size_t i = 0; i < bytes; i += kLine) __builtin_prefetch(at + i);
+    for (std::size_t i = 0; i < bytes; i += kLine) __builtin_prefetch(at + i, 0, 2);
 }
 
 }  // namespace

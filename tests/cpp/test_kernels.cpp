@@ -137,7 +137,7 @@ class ScanCase {
             const std::size_t place = i % tile;
             for (std::size_t d = 0; d < dim; ++d) {
                 const std::size_t step = d / simd::kStepBytes;
-                const std::size_t at = kernels_.is_query_major ? place * shape_.steps + step : step * tile + place;
+                const std::size_t at = query_place(kernels_, step, place);
                 const std::int8_t code = queries_[i * dim + d];
                 packed_[i / tile * tile * shape_.head_bytes() + at * simd::kStepBytes + d % simd::kStepBytes] =
                     static_cast<std::byte>(code);
