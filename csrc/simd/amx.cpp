@@ -65,9 +65,9 @@ std::size_t keep_hits(const ScanJob& job, const std::int32_t* all, std::size_t t
     std::size_t found = 0;
     for (std::size_t i = first; i < first + count; ++i) {
         const std::int32_t* row = all + i * kGroupRows;
-        const __m512i rows[kGroupPanels] = {
-            _mm512_load_si512(row), _mm512_load_si512(row + kPanelRows), _mm512_load_si512(row + 2 * kPanelRows),
-            _mm512_load_si512(row + 3 * kPanelRows)};
+        const __m512i rows[kGroupPanels] = {_mm512_load_si512(row), _mm512_load_si512(row + kPanelRows),
+                                            _mm512_load_si512(row + 2 * kPanelRows),
+                                            _mm512_load_si512(row + 3 * kPanelRows)};
         found += keep_hit(rows, thresholds[i], tile * kQueries + i, hits + found, sums + found * kGroupRows);
     }
     return found;
@@ -105,6 +105,10 @@ std::int32_t dot(const std::byte* query, const std::byte* row, std::size_t bytes
     return _mm512_reduce_add_epi32(sum);
 }
 
+std::int32_t fine_dot(const std::int16_t* query, const std::int16_t* row, std::size_t n) {
+    return fine_dot_avx512(query, row, n);
+}
+
 std::int64_t spin_integer(std::size_t rounds) {
     _tile_loadconfig(&kShape);
     _tile_zero(0);
@@ -125,8 +129,8 @@ std::int64_t spin_integer(std::size_t rounds) {
 
 }  // namespace
 
-extern const Kernels kAmx = {"amx",        CodeFormat::kInt8, kQueries,     kTileSteps,       kTileSteps,   scan,
-                             dot,          quantise_body,     largest_body, inner_body, kProductRows, product,
-                             spin_integer, spin_float};
+extern const Kernels kAmx = {"amx",   CodeFormat::kInt8, kQueries,      kTileSteps,   kTileSteps, scan,
+                             dot,     fine_dot,          quantise_body, largest_body, inner_body, kProductRows,
+                             product, spin_integer,      spin_float};
 
 }  // namespace deepssim::simd

@@ -59,6 +59,16 @@ inline std::int32_t add_lanes(__m256i sum) {
 
 inline __m256i load32(const std::byte* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
 
+inline std::int32_t fine_dot_avx2(const std::int16_t* query, const std::int16_t* row, std::size_t n) {
+    __m256i sum = _mm256_setzero_si256();
+    for (std::size_t i = 0; i < n; i += 16) {
+        const __m256i q = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(query + i));
+        const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + i));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(q, x));
+    }
+    return add_lanes(sum);
+}
+
 inline __m256i broadcast4(const std::byte* at) {
     std::int32_t step;
     std::memcpy(&step, at, kStepBytes);

@@ -55,6 +55,10 @@ std::int32_t dot(const std::byte* query, const std::byte* row, std::size_t bytes
     return add_lanes(sum);
 }
 
+std::int32_t fine_dot(const std::int16_t* query, const std::int16_t* row, std::size_t n) {
+    return fine_dot_avx2(query, row, n);
+}
+
 std::int64_t spin_integer(std::size_t rounds) {
     __m256i sums[4];
     __m256i x[4];
@@ -83,6 +87,7 @@ extern const Kernels kAvx2 = {"avx2",
                               2,
                               scan_with<Tile>,
                               dot,
+                              fine_dot,
                               quantise_body,
                               largest_body,
                               inner_body,

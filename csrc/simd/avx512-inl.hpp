@@ -44,6 +44,14 @@ inline std::size_t keep_hit(const __m512i (&rows)[kGroupPanels], std::int32_t th
     return 1;
 }
 
+inline std::int32_t fine_dot_avx512(const std::int16_t* query, const std::int16_t* row, std::size_t n) {
+    __m512i sum = _mm512_setzero_si512();
+    for (std::size_t i = 0; i < n; i += 32) {
+        sum = _mm512_dpwssd_epi32(sum, _mm512_loadu_si512(query + i), _mm512_loadu_si512(row + i));
+    }
+    return _mm512_reduce_add_epi32(sum);
+}
+
 // 12 rows x 32 (two panels) in 24 of the 32 vector registers.
 constexpr std::size_t kProductRows = 12;
 

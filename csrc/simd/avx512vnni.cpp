@@ -64,6 +64,10 @@ std::int32_t dot(const std::byte* query, const std::byte* row, std::size_t bytes
     return _mm512_reduce_add_epi32(sum);
 }
 
+std::int32_t fine_dot(const std::int16_t* query, const std::int16_t* row, std::size_t n) {
+    return fine_dot_avx512(query, row, n);
+}
+
 std::int64_t spin_integer(std::size_t rounds) {
     __m512i sums[24];
 #pragma GCC unroll 24
@@ -88,6 +92,7 @@ extern const Kernels kAvx512Vnni = {"avx512vnni",
                                     1,
                                     scan,
                                     dot,
+                                    fine_dot,
                                     quantise_body,
                                     largest_body,
                                     inner_body,

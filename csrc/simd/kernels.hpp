@@ -71,10 +71,13 @@ struct Kernels {
     // Integer inner product of two rows of codes, `bytes` a multiple of 64; the base row may be offset.
     std::int32_t (*dot)(const std::byte* query, const std::byte* row, std::size_t bytes);
 
+    // Integer inner product of two rows of 16-bit codes, `n` a multiple of 32. The codes' limit keeps it below 2^31.
+    std::int32_t (*fine_dot)(const std::int16_t* query, const std::int16_t* row, std::size_t n);
+
     // Codes round((row[i] - centre[i]) * inverse_scale), cut to +-limit, which `n` elements take; adds up the
     // squares of the elements less their centre and of what the codes lose at `scale`, in float64.
     void (*quantise)(const float* row, const float* centre, std::size_t n, double scale, double inverse_scale,
-                     double limit, std::int8_t* codes, double* squares, double* lost_squares);
+                     double limit, std::int16_t* codes, double* squares, double* lost_squares);
 
     // The largest |row[i] - centre[i]|, rounded like float64.
     double (*largest)(const float* row, const float* centre, std::size_t n);

@@ -65,6 +65,17 @@ std::int32_t dot(const std::byte* query, const std::byte* row, std::size_t bytes
     return vaddvq_s32(sum);
 }
 
+std::int32_t fine_dot(const std::int16_t* query, const std::int16_t* row, std::size_t n) {
+    int32x4_t sum = vdupq_n_s32(0);
+    for (std::size_t i = 0; i < n; i += 8) {
+        const int16x8_t q = vld1q_s16(query + i);
+        const int16x8_t x = vld1q_s16(row + i);
+        sum = vmlal_s16(sum, vget_low_s16(q), vget_low_s16(x));
+        sum = vmlal_high_s16(sum, q, x);
+    }
+    return vaddvq_s32(sum);
+}
+
 constexpr std::size_t kProductRows = 6;
 
 void product(const float* tile, const float* panels, std::size_t n_panels, std::size_t dim, float* out) {
@@ -116,8 +127,20 @@ std::int64_t spin_float(std::size_t rounds) {
 
 }  // namespace
 
-extern const Kernels kNeonDot = {
-    "neondot",     CodeFormat::kInt8, kQueries,   1,        1,       scan,         dot,
-    quantise_body, largest_body,      inner_body, kProductRows, product, spin_integer, spin_float};
+extern const Kernels kNeonDot = {"neondot",
+                                 CodeFormat::kInt8,
+                                 kQueries,
+                                 1,
+                                 1,
+                                 scan,
+                                 dot,
+                                 fine_dot,
+                                 quantise_body,
+                                 largest_body,
+                                 inner_body,
+                                 kProductRows,
+                                 product,
+                                 spin_integer,
+                                 spin_float};
 
 }  // namespace deepssim::simd

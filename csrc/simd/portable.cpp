@@ -45,6 +45,12 @@ std::int32_t dot(const std::byte* query, const std::byte* row, std::size_t bytes
     return sum;
 }
 
+std::int32_t fine_dot(const std::int16_t* query, const std::int16_t* row, std::size_t n) {
+    std::int32_t sum = 0;
+    for (std::size_t i = 0; i < n; ++i) sum += query[i] * row[i];
+    return sum;
+}
+
 constexpr std::size_t kProductRows = 4;
 
 void product(const float* tile, const float* panels, std::size_t n_panels, std::size_t dim, float* out) {
@@ -87,8 +93,20 @@ std::int64_t spin_float(std::size_t rounds) {
 
 }  // namespace
 
-extern const Kernels kPortable = {
-    "portable",    CodeFormat::kInt8, kQueries,   1,        1,       scan,         dot,
-    quantise_body, largest_body,      inner_body, kProductRows, product, spin_integer, spin_float};
+extern const Kernels kPortable = {"portable",
+                                  CodeFormat::kInt8,
+                                  kQueries,
+                                  1,
+                                  1,
+                                  scan,
+                                  dot,
+                                  fine_dot,
+                                  quantise_body,
+                                  largest_body,
+                                  inner_body,
+                                  kProductRows,
+                                  product,
+                                  spin_integer,
+                                  spin_float};
 
 }  // namespace deepssim::simd

@@ -16,7 +16,7 @@ constexpr std::size_t kLanes = 8;
 using Floats8 = float __attribute__((vector_size(32)));
 using Doubles8 = double __attribute__((vector_size(64)));
 using Ints8 = std::int32_t __attribute__((vector_size(32)));
-using Bytes8 = std::int8_t __attribute__((vector_size(8)));
+using Shorts8 = std::int16_t __attribute__((vector_size(16)));
 
 // By reference: returning such a vector would change the calling convention between levels.
 inline void load8(const float* from, Doubles8& to) {
@@ -69,7 +69,7 @@ double largest_body(const float* row, const float* centre, std::size_t n) {
 }
 
 void quantise_body(const float* row, const float* centre, std::size_t n, double scale, double inverse_scale,
-                   double limit, std::int8_t* codes, double* squares, double* lost_squares) {
+                   double limit, std::int16_t* codes, double* squares, double* lost_squares) {
     constexpr double kRound = 0x1.8p52;  // adding and subtracting it rounds to an integer
     Doubles8 sum = {};
     Doubles8 lost = {};
@@ -94,8 +94,8 @@ void quantise_body(const float* row, const float* centre, std::size_t n, double 
         const Doubles8 error = x - code * scale;
         sum += x * x;
         lost += error * error;
-        const Bytes8 narrow = __builtin_convertvector(__builtin_convertvector(code, Ints8), Bytes8);
-        std::memcpy(codes + i, &narrow, count);
+        const Shorts8 narrow = __builtin_convertvector(__builtin_convertvector(code, Ints8), Shorts8);
+        std::memcpy(codes + i, &narrow, count * sizeof(std::int16_t));
     }
     *squares += total(sum);
     *lost_squares += total(lost);

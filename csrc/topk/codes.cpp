@@ -22,6 +22,11 @@ double norm_of(double squares, std::size_t n) {
 
 int code_limit(simd::CodeFormat format) { return format == simd::CodeFormat::kInt7Offset ? 63 : 127; }
 
+int fine_limit(std::size_t n) {
+    const double most = std::sqrt(2147483647.0 / static_cast<double>(std::max<std::size_t>(n, 1)));
+    return static_cast<int>(std::min(32767.0, most - 1.0));
+}
+
 int code_offset(simd::CodeFormat format) {
     switch (format) {
         case simd::CodeFormat::kInt8Offset:
@@ -38,18 +43,19 @@ CodeShape::CodeShape(std::size_t dim_in, std::size_t head_in, const simd::Kernel
     : dim(dim_in),
       head(head_in == 0 ? dim_in : std::min(head_in, dim_in)),
       steps(round_up((head + simd::kStepBytes - 1) / simd::kStepBytes, kernels.step_multiple)),
+      fine(head == dim ? 0 : round_up(head, 32)),
       rest_bytes(round_up(dim - head, 64)) {}
 
 std::size_t CodeShape::most_bytes(std::size_t dim, bool with_split, const simd::Kernels& kernels) {
     const CodeShape whole(dim, dim, kernels);
-    // A split pads the head to whole steps and the rest to 64 bytes.
-    return whole.head_bytes() + (with_split ? kernels.step_multiple * simd::kStepBytes + 64 : 0);
+    // A split pads the head to whole steps and the rest to 64 bytes, and codes the head twice.
+    return whole.head_bytes() + (with_split ? kernels.step_multiple * simd::kStepBytes + 2 * dim + 128 : 0);
 }
 
 double scale_for(double largest, int limit) { return largest > 0.0 ? largest / limit : 1.0; }
 
 CodedPart encode(const simd::Kernels& kernels, const float* row, const float* centre, std::size_t n, double scale,
-                 int limit, std::int8_t* codes) {
+                 int limit, std::int16_t* codes) {
     double squares = 0.0;
     double lost = 0.0;
     kernels.quantise(row, centre, n, scale, 1.0 / scale, limit, codes, &squares, &lost);

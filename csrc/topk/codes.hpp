@@ -21,17 +21,23 @@ inline std::size_t query_place(const simd::Kernels& kernels, std::size_t step, s
     return step / run * run * kernels.tile_queries + place * run + step % run;
 }
 
-// How the elements of a row are split and padded: the head is scanned for every pair, the rest only for pairs
-// that the head could not discard.
+// The largest 16-bit code of rows of `n` elements: n * limit^2 < 2^31.
+int fine_limit(std::size_t n);
+
+// How the elements of a row are split and padded. The head is scanned for every pair. Where there is a rest, pairs
+// that the head could not discard are looked at once more: the head in 16-bit codes, the rest in bytes.
 struct CodeShape {
     std::size_t dim = 0;
     std::size_t head = 0;        // elements; dim: there is no rest
     std::size_t steps = 0;       // of the head, padded
+    std::size_t fine = 0;        // 16-bit codes of the head, padded; 0 without a rest
     std::size_t rest_bytes = 0;  // of a row's rest, padded
 
     CodeShape(std::size_t dim, std::size_t head, const simd::Kernels& kernels);
     std::size_t head_bytes() const { return steps * simd::kStepBytes; }
     std::size_t rest() const { return dim - head; }
+    // Of what is looked at once more.
+    std::size_t tail_bytes() const { return fine * sizeof(std::int16_t) + rest_bytes; }
 
     // Bytes of a row's codes, however it is split.
     static std::size_t most_bytes(std::size_t dim, bool with_split, const simd::Kernels& kernels);
@@ -50,7 +56,7 @@ double scale_for(double largest, int limit);
 
 // Codes `n` elements at a given scale.
 CodedPart encode(const simd::Kernels& kernels, const float* row, const float* centre, std::size_t n, double scale,
-                 int limit, std::int8_t* codes);
+                 int limit, std::int16_t* codes);
 
 // A linear map that is orthogonal up to a known defect, applied in float32.
 class Rotation {

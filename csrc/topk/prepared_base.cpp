@@ -67,10 +67,11 @@ struct PreparedBase::Scratch {
     std::vector<float> product;
     std::size_t stride;
     std::vector<float> images;
-    std::vector<std::int8_t> codes;
+    std::vector<std::int16_t> codes;
 
     static std::size_t bytes(std::size_t dim) {
-        return (Rotation::scratch_floats(dim) + simd::kGroupRows * Rotation::padded(dim)) * sizeof(float) + dim;
+        return (Rotation::scratch_floats(dim) + simd::kGroupRows * Rotation::padded(dim)) * sizeof(float) +
+               dim * sizeof(std::int16_t);
     }
 };
 
@@ -81,8 +82,9 @@ std::size_t PreparedBase::bytes(std::size_t dim, std::size_t rows, bool with_rot
         simd::kGroupRows * (code_bytes + sizeof(std::uint32_t)) + sizeof(Group) + simd::kGroupTerms * sizeof(double);
     // The keys that rows are ordered by, and the threads' buffers, are gone once it is made.
     const std::size_t making = rows * sizeof(Key) + threads * Scratch::bytes(dim) + dim * 2 * sizeof(double);
-    return sizeof(PreparedBase) + 2 * (buffer_bytes(rows * code_bytes) - rows * code_bytes) + groups_of(rows) * group_bytes + dim * sizeof(float) +
-           (with_rotation ? Rotation::bytes(dim) : 0) + making + 4096;
+    return sizeof(PreparedBase) + 2 * (buffer_bytes(rows * code_bytes) - rows * code_bytes) +
+           groups_of(rows) * group_bytes + dim * sizeof(float) + (with_rotation ? Rotation::bytes(dim) : 0) + making +
+           4096;
 }
 
 PreparedBase::PreparedBase(const BaseRows& base, const Preparation& preparation, const simd::Kernels& kernels,
@@ -101,7 +103,7 @@ PreparedBase::PreparedBase(const BaseRows& base, const Preparation& preparation,
     while (std::gcd(stride_, n_groups) > 1) stride_ += 2;
     terms_.resize(n_groups * simd::kGroupTerms);
     head_ = make_buffer(n_groups * simd::kGroupRows * shape_.head_bytes());
-    rest_ = make_buffer(n_groups * simd::kGroupRows * shape_.rest_bytes);
+    tail_ = make_buffer(n_groups * simd::kGroupRows * shape_.tail_bytes());
     for_each_parallel(
         n_groups, threads, poll, [&] { return Scratch(shape_); },
         [&](std::size_t g, Scratch& scratch) { code_group(base, kernels, g, scratch); });
@@ -153,8 +155,7 @@ void PreparedBase::order_rows(const BaseRows& base, const std::vector<float>& me
             keys[first + i] = key_of(rows[i], scratch.images.data() + i * scratch.stride, mean, kernels);
         }
     };
-    for_each_parallel(
-        (n + tile - 1) / tile, threads, poll, [&] { return Scratch(shape_); }, fill_keys);
+    for_each_parallel((n + tile - 1) / tile, threads, poll, [&] { return Scratch(shape_); }, fill_keys);
 
     const auto sort_by = [&](std::size_t first, std::size_t last, float Key::*key) {
         std::sort(order_.begin() + static_cast<std::ptrdiff_t>(first),
@@ -165,6 +166,37 @@ void PreparedBase::order_rows(const BaseRows& base, const std::vector<float>& me
     if (shape_.rest() == 0) return sort_by(0, n, &Key::largest);
     sort_by(0, n, &Key::rest);
     for (std::size_t i = 0; i < n; i += kRunRows) sort_by(i, std::min(n, i + kRunRows), &Key::largest);
+}
+
+void PreparedBase::code_head(const simd::Kernels& kernels, std::size_t position, const float* image, Group& group,
+                             std::int16_t* codes) {
+    const int limit = code_limit(kernels.format);
+    const int offset = code_offset(kernels.format);
+    const CodedPart part = encode(kernels, image, centre_.data(), shape_.head, group.scale, limit, codes);
+    group.head_norm = std::max(group.head_norm, part.norm);
+    group.head_lost = std::max(group.head_lost, part.lost);
+    std::byte* panel = head_.get() + position / simd::kPanelRows * simd::kPanelRows * shape_.head_bytes() +
+                       position % simd::kPanelRows * simd::kStepBytes;
+    for (std::size_t d = 0; d < shape_.head; ++d) {
+        panel[d / simd::kStepBytes * simd::kPanelStepBytes + d % simd::kStepBytes] =
+            static_cast<std::byte>(codes[d] + offset);
+    }
+}
+
+void PreparedBase::code_tail(const simd::Kernels& kernels, std::size_t position, const float* image, Group& group,
+                             std::int16_t* codes) {
+    const int offset = code_offset(kernels.format);
+    std::byte* out = tail_.get() + position * shape_.tail_bytes();
+    const CodedPart fine =
+        encode(kernels, image, centre_.data(), shape_.head, group.fine_scale, fine_limit(shape_.head), codes);
+    group.fine_lost = std::max(group.fine_lost, fine.lost);
+    std::memcpy(out, codes, shape_.head * sizeof(std::int16_t));
+    const CodedPart rest = encode(kernels, image + shape_.head, centre_.data() + shape_.head, shape_.rest(),
+                                  group.rest_scale, code_limit(kernels.format), codes);
+    group.rest_norm = std::max(group.rest_norm, rest.norm);
+    group.rest_lost = std::max(group.rest_lost, rest.lost);
+    out += shape_.fine * sizeof(std::int16_t);
+    for (std::size_t d = 0; d < shape_.rest(); ++d) out[d] = static_cast<std::byte>(codes[d] + offset);
 }
 
 void PreparedBase::code_group(const BaseRows& base, const simd::Kernels& kernels, std::size_t g, Scratch& scratch) {
@@ -190,33 +222,16 @@ void PreparedBase::code_group(const BaseRows& base, const simd::Kernels& kernels
         rest_largest = std::max(rest_largest, kernels.largest(image + shape_.head, rest_centre, shape_.rest()));
         group.norm = std::max(group.norm, base.norm(order_[first + i]));
     }
-    const int limit = code_limit(kernels.format);
-    const int offset = code_offset(kernels.format);
-    group.scale = scale_for(head_largest, limit);
-    group.rest_scale = scale_for(rest_largest, limit);
-    std::byte* head = head_.get() + first * shape_.head_bytes();
-    std::byte* rest = rest_.get() + first * shape_.rest_bytes;
-    std::memset(head, 0, simd::kGroupRows * shape_.head_bytes());
-    if (shape_.rest_bytes > 0) std::memset(rest, 0, simd::kGroupRows * shape_.rest_bytes);
+    group.scale = scale_for(head_largest, code_limit(kernels.format));
+    group.fine_scale = scale_for(head_largest, fine_limit(shape_.head));
+    group.rest_scale = scale_for(rest_largest, code_limit(kernels.format));
+    std::memset(head_.get() + first * shape_.head_bytes(), 0, simd::kGroupRows * shape_.head_bytes());
+    if (shape_.rest() > 0)
+        std::memset(tail_.get() + first * shape_.tail_bytes(), 0, simd::kGroupRows * shape_.tail_bytes());
     for (std::size_t i = 0; i < count; ++i) {
         const float* image = scratch.images.data() + i * scratch.stride;
-        std::int8_t* codes = scratch.codes.data();
-        const CodedPart part = encode(kernels, image, centre_.data(), shape_.head, group.scale, limit, codes);
-        group.head_norm = std::max(group.head_norm, part.norm);
-        group.head_lost = std::max(group.head_lost, part.lost);
-        std::byte* panel = head + i / simd::kPanelRows * simd::kPanelRows * shape_.head_bytes() +
-                           i % simd::kPanelRows * simd::kStepBytes;
-        for (std::size_t d = 0; d < shape_.head; ++d) {
-            panel[d / simd::kStepBytes * simd::kPanelStepBytes + d % simd::kStepBytes] =
-                static_cast<std::byte>(codes[d] + offset);
-        }
-        if (shape_.rest() == 0) continue;
-        const CodedPart tail =
-            encode(kernels, image + shape_.head, rest_centre, shape_.rest(), group.rest_scale, limit, codes);
-        group.rest_norm = std::max(group.rest_norm, tail.norm);
-        group.rest_lost = std::max(group.rest_lost, tail.lost);
-        std::byte* out = rest + i * shape_.rest_bytes;
-        for (std::size_t d = 0; d < shape_.rest(); ++d) out[d] = static_cast<std::byte>(codes[d] + offset);
+        code_head(kernels, first + i, image, group, scratch.codes.data());
+        if (shape_.rest() > 0) code_tail(kernels, first + i, image, group, scratch.codes.data());
     }
     // Rounded up, so that thresholds come out low.
     const double inverse = 1.0 / group.scale;

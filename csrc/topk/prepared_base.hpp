@@ -25,6 +25,8 @@ class PreparedBase {
         double scale;      // of the head's codes
         double head_norm;  // the largest of its rows', less the centre
         double head_lost;
+        double fine_scale;  // of the head's 16-bit codes
+        double fine_lost;
         double rest_scale;
         double rest_norm;
         double rest_lost;
@@ -44,7 +46,13 @@ class PreparedBase {
     const Group& group(std::size_t g) const { return groups_[g]; }
     const double* terms(std::size_t g) const { return terms_.data() + g * simd::kGroupTerms; }
     const std::byte* head(std::size_t g) const { return head_.get() + g * simd::kGroupRows * shape_.head_bytes(); }
-    const std::byte* rest(std::size_t position) const { return rest_.get() + position * shape_.rest_bytes; }
+    // A row's 16-bit codes of the head, and after them its codes of the rest.
+    const std::int16_t* fine(std::size_t position) const {
+        return reinterpret_cast<const std::int16_t*>(tail_.get() + position * shape_.tail_bytes());
+    }
+    const std::byte* rest(std::size_t position) const {
+        return tail_.get() + position * shape_.tail_bytes() + shape_.fine * sizeof(std::int16_t);
+    }
     // The base row at a position of the scan's order.
     std::size_t row(std::size_t position) const { return order_[position]; }
 
@@ -64,6 +72,10 @@ class PreparedBase {
                const simd::Kernels& kernels) const;
     void order_rows(const BaseRows& base, const std::vector<float>& mean, const simd::Kernels& kernels,
                     std::size_t threads, const std::function<void()>& poll);
+    void code_head(const simd::Kernels& kernels, std::size_t position, const float* image, Group& group,
+                   std::int16_t* codes);
+    void code_tail(const simd::Kernels& kernels, std::size_t position, const float* image, Group& group,
+                   std::int16_t* codes);
     void code_group(const BaseRows& base, const simd::Kernels& kernels, std::size_t g, Scratch& scratch);
 
     CodeShape shape_;
@@ -76,7 +88,7 @@ class PreparedBase {
     std::size_t stride_ = 1;  // has no divisor in common with the number of groups
     std::vector<double> terms_;
     Buffer head_;
-    Buffer rest_;
+    Buffer tail_;
 };
 
 }  // namespace deepssim

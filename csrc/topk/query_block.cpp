@@ -25,7 +25,8 @@ std::size_t QueryBlock::bytes(std::size_t capacity, std::size_t dim, bool with_s
     const std::size_t per_query = CodeShape::most_bytes(dim, with_split, kernels) + simd::kQueryTerms * sizeof(double) +
                                   sizeof(std::int32_t) + sizeof(Bounds);
     const std::size_t images = simd::kMaxProductRows * Rotation::padded(dim);
-    return n * per_query + (dim + Rotation::scratch_floats(dim) + images) * sizeof(float) + dim + 1024;
+    return n * per_query + (dim + Rotation::scratch_floats(dim) + images) * sizeof(float) + dim * sizeof(std::int16_t) +
+           1024;
 }
 
 QueryBlock::QueryBlock(const PreparedBase& base, const simd::Kernels& kernels, std::size_t capacity)
@@ -33,7 +34,7 @@ QueryBlock::QueryBlock(const PreparedBase& base, const simd::Kernels& kernels, s
     const CodeShape& shape = base.shape();
     const std::size_t n = padded_to_tiles(capacity, tile_);
     head_.resize(n * shape.head_bytes());
-    rest_.resize(n * shape.rest_bytes);
+    tail_.resize(n * shape.tail_bytes());
     terms_.resize(n * simd::kQueryTerms);
     starts_.resize(n);
     bounds_.resize(n);
@@ -48,7 +49,7 @@ void QueryBlock::load(MatrixView queries, std::span<const double> norms, std::si
     const std::size_t stride = Rotation::padded(dim);
     size_ = count;
     std::fill(head_.begin(), head_.end(), std::byte{0});
-    std::fill(rest_.begin(), rest_.end(), std::byte{0});
+    std::fill(tail_.begin(), tail_.end(), std::byte{0});
     std::fill(starts_.begin(), starts_.end(), 0);
     // Places that no query takes have a cut that no sum reaches, unless rows ask for pairs themselves.
     for (std::size_t t = 0; t < terms_.size(); t += simd::kQueryTerms * tile_) {
@@ -85,31 +86,18 @@ void QueryBlock::load_one(std::size_t slot, const float* image, double norm) {
     const std::size_t place = slot % tile_;
     for (std::size_t d = 0; d < shape.head; d += simd::kStepBytes) {
         std::byte* out = tile + query_place(kernels_, d / simd::kStepBytes, place) * simd::kStepBytes;
-        std::memcpy(out, codes_.data() + d, std::min(simd::kStepBytes, shape.head - d));
+        for (std::size_t i = 0; i < std::min(simd::kStepBytes, shape.head - d); ++i) {
+            out[i] = static_cast<std::byte>(codes_[d + i]);
+        }
     }
     q.scale = head.scale;
     q.head_coded = head.coded_norm;
     q.head_lost = head.lost;
-    double image_norm = head.norm;
-    if (shape.rest() > 0) {
-        const float* tail = image + shape.head;
-        const double largest = kernels_.largest(tail, origin_.data(), shape.rest());
-        const CodedPart rest =
-            encode(kernels_, tail, origin_.data(), shape.rest(), scale_for(largest, limit), limit, codes_.data());
-        std::memcpy(rest_.data() + slot * shape.rest_bytes, codes_.data(), shape.rest());
-        sum = 0;
-        for (std::size_t d = 0; d < shape.rest(); ++d) sum += codes_[d];
-        q.rest_start = -offset * sum;
-        q.rest_scale = rest.scale;
-        q.rest_norm = rest.norm;
-        q.rest_coded = rest.coded_norm;
-        q.rest_lost = rest.lost;
-        image_norm += rest.norm;
-    }
+    if (shape.rest() > 0) load_tail(slot, image, head_largest);
     q.offset = kernels_.inner(image, centre.data(), shape.dim);
     q.turned = base_.rotation().relative() * norm;
     const double reach = 4.0 * (base_.largest_norm() + base_.centre_norm());
-    q.margin = (float64_error_factor(shape.dim) + 0x1p-46) * image_norm * (base_.centre_norm() + reach) +
+    q.margin = (float64_error_factor(shape.dim) + 0x1p-46) * (head.norm + q.rest_norm) * (base_.centre_norm() + reach) +
                base_.rotation().absolute() * (norm + base_.largest_norm() + 1.0);
 
     double* terms = terms_.data() + slot / tile_ * tile_ * simd::kQueryTerms + place;
@@ -120,6 +108,36 @@ void QueryBlock::load_one(std::size_t slot, const float* image, double norm) {
     terms[simd::kSlack1 * tile_] = q.head_lost * inverse * kUp;
     terms[simd::kSlack2 * tile_] = q.rest_norm * inverse * kUp;
     terms[simd::kSlack3 * tile_] = q.turned * inverse * kUp;
+}
+
+void QueryBlock::load_tail(std::size_t slot, const float* image, double head_largest) {
+    const CodeShape& shape = base_.shape();
+    Bounds& q = bounds_[slot];
+    std::byte* out = tail_.data() + slot * shape.tail_bytes();
+    const int fine = fine_limit(shape.head);
+    const CodedPart head =
+        encode(kernels_, image, origin_.data(), shape.head, scale_for(head_largest, fine), fine, codes_.data());
+    std::memcpy(out, codes_.data(), shape.head * sizeof(std::int16_t));
+    q.fine_scale = head.scale;
+    q.fine_coded = head.coded_norm;
+    q.fine_lost = head.lost;
+
+    const float* tail = image + shape.head;
+    const int limit = code_limit(kernels_.format);
+    const double largest = kernels_.largest(tail, origin_.data(), shape.rest());
+    const CodedPart rest =
+        encode(kernels_, tail, origin_.data(), shape.rest(), scale_for(largest, limit), limit, codes_.data());
+    out += shape.fine * sizeof(std::int16_t);
+    std::int32_t sum = 0;
+    for (std::size_t d = 0; d < shape.rest(); ++d) {
+        out[d] = static_cast<std::byte>(codes_[d]);
+        sum += codes_[d];
+    }
+    q.rest_start = -code_offset(kernels_.format) * sum;
+    q.rest_scale = rest.scale;
+    q.rest_norm = rest.norm;
+    q.rest_coded = rest.coded_norm;
+    q.rest_lost = rest.lost;
 }
 
 void QueryBlock::set_cut(std::size_t slot, double cut) {
@@ -141,27 +159,34 @@ simd::ScanJob QueryBlock::job(std::size_t g, const double* group_terms, std::siz
             starts_.data() + start};
 }
 
-double QueryBlock::common_slack(const Bounds& q, const PreparedBase::Group& group) const {
-    return q.head_coded * group.head_lost + q.head_lost * group.head_norm + q.turned * group.norm + q.margin;
-}
-
 double QueryBlock::slack(std::size_t slot, std::size_t g) const {
     const Bounds& q = bounds_[slot];
     const PreparedBase::Group& group = base_.group(g);
-    return (common_slack(q, group) + q.rest_norm * group.rest_norm) * kUp;
+    return (q.head_coded * group.head_lost + q.head_lost * group.head_norm + q.rest_norm * group.rest_norm +
+            q.turned * group.norm + q.margin) *
+           kUp;
 }
 
 double QueryBlock::refined_slack(std::size_t slot, std::size_t g) const {
     const Bounds& q = bounds_[slot];
     const PreparedBase::Group& group = base_.group(g);
-    return (common_slack(q, group) + q.rest_coded * group.rest_lost + q.rest_lost * group.rest_norm) * kUp;
+    return (q.fine_coded * group.fine_lost + q.fine_lost * group.head_norm + q.rest_coded * group.rest_lost +
+            q.rest_lost * group.rest_norm + q.turned * group.norm + q.margin) *
+           kUp;
 }
 
-double QueryBlock::rest(std::size_t slot, std::size_t g, std::size_t position) const {
-    const Bounds& q = bounds_[slot];
-    const std::size_t bytes = base_.shape().rest_bytes;
-    const std::int32_t sum = q.rest_start + kernels_.dot(rest_.data() + slot * bytes, base_.rest(position), bytes);
-    return q.rest_scale * base_.group(g).rest_scale * static_cast<double>(sum);
-}
+QueryBlock::Refiner::Refiner(const QueryBlock& block, std::size_t slot, std::size_t g)
+    : base_(block.base_),
+      fine_dot_(block.kernels_.fine_dot),
+      dot_(block.kernels_.dot),
+      fine_(reinterpret_cast<const std::int16_t*>(block.tail_.data() + slot * block.base_.shape().tail_bytes())),
+      rest_(block.tail_.data() + slot * block.base_.shape().tail_bytes() +
+            block.base_.shape().fine * sizeof(std::int16_t)),
+      n_fine_(block.base_.shape().fine),
+      rest_bytes_(block.base_.shape().rest_bytes),
+      offset_(block.bounds_[slot].offset),
+      head_factor_(block.bounds_[slot].fine_scale * block.base_.group(g).fine_scale),
+      rest_factor_(block.bounds_[slot].rest_scale * block.base_.group(g).rest_scale),
+      rest_start_(block.bounds_[slot].rest_start) {}
 
 }  // namespace deepssim

@@ -22,6 +22,9 @@ class QueryBlock {
         double margin = 0.0;  // rounding, apart from the codes
         double head_coded = 0.0;
         double head_lost = 0.0;
+        double fine_scale = 1.0;  // of the head's 16-bit codes
+        double fine_coded = 0.0;
+        double fine_lost = 0.0;
         double rest_scale = 1.0;
         double rest_norm = 0.0;
         double rest_coded = 0.0;
@@ -47,34 +50,54 @@ class QueryBlock {
     // Tiles [first, first + count) against a group; group_terms as PreparedBase::terms().
     simd::ScanJob job(std::size_t g, const double* group_terms, std::size_t first, std::size_t count) const;
 
-    // The approximate score of a pair by the head alone, from its integer sum.
-    double approximate(std::size_t slot, std::size_t g, std::int32_t sum) const {
-        const Bounds& q = bounds_[slot];
-        return q.offset + q.scale * base_.group(g).scale * static_cast<double>(sum);
-    }
+    // The approximate score of a pair by the head alone is offset + head_factor * its integer sum.
+    double head_factor(std::size_t slot, std::size_t g) const { return bounds_[slot].scale * base_.group(g).scale; }
     // How far the score can be from that.
     double slack(std::size_t slot, std::size_t g) const;
-    // What the rest adds, and how far the score can be from the sum then.
-    double rest(std::size_t slot, std::size_t g, std::size_t position) const;
+    // A closer look at pairs of a query with a group, where rows have a rest: by the head's 16-bit codes and the
+    // rest's codes.
+    class Refiner {
+       public:
+        Refiner(const QueryBlock& block, std::size_t slot, std::size_t g);
+        double operator()(std::size_t position) const {
+            const std::int32_t head = fine_dot_(fine_, base_.fine(position), n_fine_);
+            const std::int32_t rest = rest_start_ + dot_(rest_, base_.rest(position), rest_bytes_);
+            return offset_ + head_factor_ * static_cast<double>(head) + rest_factor_ * static_cast<double>(rest);
+        }
+
+       private:
+        const PreparedBase& base_;
+        decltype(simd::Kernels::fine_dot) fine_dot_;
+        decltype(simd::Kernels::dot) dot_;
+        const std::int16_t* fine_;
+        const std::byte* rest_;
+        std::size_t n_fine_;
+        std::size_t rest_bytes_;
+        double offset_;
+        double head_factor_;
+        double rest_factor_;
+        std::int32_t rest_start_;
+    };
+    // How far the score can be from what a Refiner returns.
     double refined_slack(std::size_t slot, std::size_t g) const;
 
    private:
-    double common_slack(const Bounds& q, const PreparedBase::Group& group) const;
     void load_one(std::size_t slot, const float* image, double norm);
+    void load_tail(std::size_t slot, const float* image, double head_largest);
 
     const PreparedBase& base_;
     const simd::Kernels& kernels_;
     std::size_t tile_;
     std::size_t size_ = 0;
     std::vector<std::byte> head_;
-    std::vector<std::byte> rest_;
+    std::vector<std::byte> tail_;
     std::vector<double> terms_;
     std::vector<std::int32_t> starts_;
     std::vector<Bounds> bounds_;
     std::vector<float> origin_;  // zeros: queries are not centred
     std::vector<float> product_;
     std::vector<float> images_;
-    std::vector<std::int8_t> codes_;
+    std::vector<std::int16_t> codes_;
 };
 
 }  // namespace deepssim

@@ -50,8 +50,8 @@ std::size_t Worker::bytes(const PlanRequest& r, std::size_t query_block, const s
     const std::size_t limit = pending_limit(r.k);
     const std::size_t per_query = Keeper::bytes(r.k, r.with_cap ? 1 : 0) + Keeper::bytes(r.max_listed, 0) +
                                   sizeof(Query) + r.levels * sizeof(std::int64_t) + limit * sizeof(Candidate) +
-                                  (r.with_cap ? 0 : r.k * sizeof(float)) +
-                                  sizeof(simd::Hit) + simd::kGroupRows * sizeof(std::int32_t);
+                                  (r.with_cap ? 0 : r.k * sizeof(float)) + sizeof(simd::Hit) +
+                                  simd::kGroupRows * sizeof(std::int32_t);
     const std::size_t probes = limit * (4 * sizeof(Match) + 4 * sizeof(GroupId) + 64);
     return sizeof(Worker) + QueryBlock::bytes(query_block, r.dim, r.with_rotation, kernels) + n * per_query + probes +
            (r.with_tally ? kBuffered * sizeof(RowTally::Entry) : 0) +
@@ -70,8 +70,14 @@ Worker::Worker(const SearchContext& context)
     sums_.resize(n * simd::kGroupRows);
     slots_.reserve(context.query_block);
     for (std::size_t i = 0; i < context.query_block; ++i) {
-        slots_.push_back({Keeper(options.k, options.max_per_group), Keeper(options.max_listed, 0),
-                          std::vector<std::int64_t>(options.thresholds.size()), {}, {}, 0.0F, 0.0, 0});
+        slots_.push_back({Keeper(options.k, options.max_per_group),
+                          Keeper(options.max_listed, 0),
+                          std::vector<std::int64_t>(options.thresholds.size()),
+                          {},
+                          {},
+                          0.0F,
+                          0.0,
+                          0});
         slots_.back().pending.reserve(pending_limit_);
     }
     if (context.tally != nullptr) tallied_.reserve(kBuffered);
@@ -141,40 +147,47 @@ bool Worker::is_excluded(std::size_t query, std::size_t row) const {
     return group != kNoGroup && group == context_.base.group(row);
 }
 
-bool Worker::is_wanted_by_row(const Candidate& candidate) const {
-    return context_.reverse != nullptr &&
-           candidate.upper >= context_.reverse->cut(context_.prepared.row(candidate.position));
-}
-
 // From the integer sums of a query with a group to candidates.
 void Worker::consider(const simd::Hit& hit, std::size_t slot, std::size_t g, const std::int32_t* sums) {
     const PreparedBase& prepared = context_.prepared;
-    Query& query = slots_[slot];
-    const bool is_split = prepared.shape().rest() > 0;
-    const double slack = block_.slack(slot, g);
-    const double refined_slack = is_split ? block_.refined_slack(slot, g) : slack;
     const std::size_t rows = prepared.group(g).rows;
-    for (std::uint64_t left = hit.rows; left != 0; left &= left - 1) {
+    const std::uint64_t real = rows == simd::kGroupRows ? hit.rows : hit.rows & ((std::uint64_t{1} << rows) - 1);
+    statistics_.kept += std::popcount(real);
+    const double offset = block_.bounds(slot).offset;
+    const double factor = block_.head_factor(slot, g);
+    const double slack = block_.slack(slot, g);
+    const std::size_t first = g * simd::kGroupRows;
+    if (prepared.shape().rest() == 0) {
+        for (std::uint64_t left = real; left != 0; left &= left - 1) {
+            const auto lane = static_cast<std::size_t>(std::countr_zero(left));
+            consider_pair(slot, first + lane, offset + factor * static_cast<double>(sums[lane]), slack);
+        }
+        return;
+    }
+    const QueryBlock::Refiner refine(block_, slot, g);
+    const double refined_slack = block_.refined_slack(slot, g);
+    for (std::uint64_t left = real; left != 0; left &= left - 1) {
         const auto lane = static_cast<std::size_t>(std::countr_zero(left));
-        if (lane >= rows) break;
-        const std::size_t position = g * simd::kGroupRows + lane;
-        ++statistics_.kept;
-        double value = block_.approximate(slot, g, sums[lane]);
-        double upper = value + slack;
-        if (is_split && (upper >= query.cut || context_.reverse != nullptr)) {
-            value += block_.rest(slot, g, position);
-            upper = value + refined_slack;
-        }
-        const Candidate candidate{rounded_down(value - refined_slack), rounded_up(upper),
-                                  static_cast<std::uint32_t>(position)};
-        const bool is_wanted_by_query = upper >= query.cut;
-        if (!is_wanted_by_query && !is_wanted_by_row(candidate)) continue;
-        if (is_excluded(first_query_ + slot, prepared.row(position))) continue;
-        ++statistics_.refined;
-        if (is_wanted_by_row(candidate)) {
-            rescore(slot, &candidate, 1);  // at once, so that the row's cut rises
-            continue;
-        }
+        // The threshold may have risen since the scan.
+        const double upper = offset + factor * static_cast<double>(sums[lane]) + slack;
+        if (upper < slots_[slot].cut && context_.reverse == nullptr) continue;
+        consider_pair(slot, first + lane, refine(first + lane), refined_slack);
+    }
+}
+
+void Worker::consider_pair(std::size_t slot, std::size_t position, double value, double slack) {
+    const double upper = value + slack;
+    const bool is_wanted_by_query = upper >= slots_[slot].cut;
+    if (!is_wanted_by_query && context_.reverse == nullptr) return;
+    const Candidate candidate{rounded_down(value - slack), rounded_up(upper), static_cast<std::uint32_t>(position)};
+    const bool is_wanted_by_row =
+        context_.reverse != nullptr && candidate.upper >= context_.reverse->cut(context_.prepared.row(position));
+    if (!is_wanted_by_query && !is_wanted_by_row) return;
+    if (is_excluded(first_query_ + slot, context_.prepared.row(position))) return;
+    ++statistics_.refined;
+    if (is_wanted_by_row) {
+        rescore(slot, &candidate, 1);  // at once, so that the row's cut rises
+    } else {
         add_pending(slot, candidate);
     }
 }

@@ -75,6 +75,7 @@ class Worker {
     void begin(std::size_t first, std::size_t count);
     void scan_group(std::size_t g);
     void consider(const simd::Hit& hit, std::size_t slot, std::size_t g, const std::int32_t* sums);
+    void consider_pair(std::size_t slot, std::size_t position, double value, double slack);
     void set_cut(std::size_t slot);
     void raise_proven(std::size_t slot, float lower);
     void raise_proven_capped(Query& query);
@@ -83,7 +84,6 @@ class Worker {
     void settle(std::size_t slot);
     void rescore(std::size_t slot, const Candidate* candidates, std::size_t n);
     bool is_excluded(std::size_t query, std::size_t row) const;
-    bool is_wanted_by_row(const Candidate& candidate) const;
     void keep(std::size_t slot, std::size_t row, float score);
     void flush();
     void finish();

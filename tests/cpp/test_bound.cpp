@@ -92,7 +92,7 @@ Rows make_adversarial(std::size_t rows, std::size_t dim, std::uint64_t seed) {
 Rows make_aligned(const simd::Kernels& kernels, const Rows& rows) {
     const std::vector<float> origin(rows.cols, 0.0F);
     Rows out{2 * rows.rows, rows.cols, {}};
-    std::vector<std::int8_t> codes(rows.cols);
+    std::vector<std::int16_t> codes(rows.cols);
     for (const double sign : {1.0, -1.0}) {
         for (std::size_t r = 0; r < rows.rows; ++r) {
             const int limit = code_limit(kernels.format);
@@ -148,11 +148,12 @@ Violations hunt(const simd::Kernels& kernels, const Rows& queries, const Rows& r
                 const std::size_t i = hits[h].query;
                 if (i >= queries.rows || ((hits[h].rows >> lane) & 1U) == 0) continue;
                 is_kept[i] = true;
-                const double head = block.approximate(i, g, sums[h * simd::kGroupRows + lane]);
+                const double head =
+                    block.bounds(i).offset + block.head_factor(i, g) * sums[h * simd::kGroupRows + lane];
                 found.closest = std::max(found.closest, std::fabs(head - scores[i]) / block.slack(i, g));
                 found.of_head += std::fabs(head - scores[i]) <= block.slack(i, g) ? 0 : 1;
                 if (prepared.shape().rest() == 0) continue;
-                const double whole = head + block.rest(i, g, position);
+                const double whole = QueryBlock::Refiner(block, i, g)(position);
                 found.of_rest += std::fabs(whole - scores[i]) <= block.refined_slack(i, g) ? 0 : 1;
             }
             for (std::size_t i = 0; i < queries.rows; ++i) found.lost_pairs += is_kept[i] ? 0 : 1;

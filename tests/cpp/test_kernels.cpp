@@ -289,7 +289,7 @@ TEST_CASE("codes are the nearest integers, and what they lose is measured") {
                 CAPTURE(static_cast<int>(kind));
                 CHECK(kernels.largest(row, centre, dim) == largest);
                 const double scale = scale_for(largest, limit);
-                std::vector<std::int8_t> codes(dim + 1, 99);
+                std::vector<std::int16_t> codes(dim + 1, 99);
                 const CodedPart part = encode(kernels, row, centre, dim, scale, limit, codes.data());
                 CHECK(codes[dim] == 99);
                 long double squares = 0.0L;
