@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+import sys
+from pathlib import Path
+
 import pytest
 
+# `pytest` alone, unlike ``python -m pytest``, does not look for modules in the current folder.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-def unit_rows(n: int, dim: int, seed: int) -> np.ndarray:
-    rows = np.random.default_rng(seed).standard_normal((n, dim), dtype=np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+from benchmarks.data import gaussian
 
 
 @pytest.fixture(scope="session")
 def make_rows():
-    return unit_rows
+    return gaussian

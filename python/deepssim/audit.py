@@ -305,11 +305,14 @@ class _Run:
         self, real: Reference, control: Control | None, calibration: Calibration, side: Synthetic, work: WorkFolder
     ) -> SearchRecord:
         """Write the parts that are missing; at the end no embedding of the sets is held any more."""
-        matcher = Matcher(real, control, calibration.cuts(), self.options.match)
-        record = SearchRecord.of(matcher)
+        matcher = Matcher(real, control, calibration.cuts(), self.options.match, side.expected_rows)
         side.match(matcher, work, self.progress)
+        record = SearchRecord.of(matcher)
+        if matcher.statistics.n_pairs:
+            self.progress.status(record.sentence())
         for reference in (real, *(control.sets if control else ())):
-            reference.searcher = None  # its memory is not needed to write tables
+            if reference.base is not None:
+                reference.base.drop()  # its memory is not needed to write tables
         if work.rows == 0:
             raise UsageError(f"no image of {side.source} can be used: {_reasons(side.skipped(work))}")
         return record

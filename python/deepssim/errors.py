@@ -47,6 +47,15 @@ class MissingDependencyError(DeepSSIMError):
 
 
 class MemoryLimitError(DeepSSIMError):
-    """A memory limit is too small; the message names the smallest that is enough."""
+    """A memory limit is too small; the message names the smallest that is enough.
+
+    Args:
+        message: One line for a person.
+        minimum_bytes: The smallest limit that is enough, where it is known.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, minimum_bytes: int | None = None) -> None:
+        super().__init__(message)
+        self.minimum_bytes = minimum_bytes

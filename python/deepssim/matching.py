@@ -6,6 +6,8 @@ rows; the answer is a `Part`, which is what a run keeps on disk to go on after a
 
 from __future__ import annotations
 
+import sys
+import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from deepssim.base import READ_BYTES, Base
 from deepssim.disk import replacing
 from deepssim.errors import MemoryLimitError, StoreError
-from deepssim.search import Plan, RowTally, Searcher, plan_search
+from deepssim.preparation import choice_bytes
+from deepssim.search import Plan, SearchStatistics, plan_search
 from deepssim.store import Store
 
 DEFAULT_CHUNK_ROWS = 8192
-READ_BYTES = 4 * 2**20
+# A base that is read anew for each chunk wants chunks that are worth it.
+LEAST_STREAMED_CHUNK = 2048
+LEAST_BLOCK_ROWS = 1024
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -56,7 +62,7 @@ class Reference:
         rows: ``(n,)`` the store's rows that belong to the set, ascending.
         codes: ``(n,)`` group of each as a number, -1: none known.
         names: Group names by code.
-        searcher: None until `load`.
+        base: What is searched; None until `load`.
     """
 
     def __init__(self, store: Store, rows: Ints | None = None) -> None:
@@ -68,7 +74,7 @@ class Reference:
         encoded = pc.dictionary_encode(self.table["group"].combine_chunks())
         self.names: list[str] = encoded.dictionary.to_pylist()
         self.codes: Ints = np.asarray(pc.fill_null(encoded.indices.cast(pa.int64()), -1), np.int64)
-        self.searcher: Searcher | None = None
+        self.base: Base | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -87,20 +93,10 @@ class Reference:
         """Return the set of the rows at `positions`, ascending."""
         return Reference(self.store, self.rows[positions])
 
-    def load(self) -> Searcher:
-        """Read the embeddings into a searcher, a few megabytes at a time."""
-        dim = self.store.dim
-        searcher = Searcher(dim, len(self), with_groups=True)
-        step = max(1, READ_BYTES // (4 * dim))
-        done = 0
-        for first, part in self.store.chunks(step):
-            inside = self.rows[(self.rows >= first) & (self.rows < first + len(part))] - first
-            chosen = part if len(inside) == len(part) else part[inside]
-            if len(chosen):
-                searcher.add(chosen, self.codes[done : done + len(chosen)])
-                done += len(chosen)
-        self.searcher = searcher
-        return searcher
+    def load(self, block_rows: int, expected_queries: int) -> Base:
+        """Make the base of searches; see `deepssim.base.Base`."""
+        self.base = Base(self.store, self.rows, self.codes, block_rows=block_rows, expected_queries=expected_queries)
+        return self.base
 
 
 @dataclass(slots=True)
@@ -189,58 +185,100 @@ class Matcher:
         control: The size-matched sets, or None.
         cuts: Float32 scores from which on a pair is near and exact.
         options: How to match.
+        expected_rows: Synthetic rows to expect; more of them make more preparation worth while.
+
+    Attributes:
+        plan: Of the largest search.
+        planned_bytes: Of all that the plan counts: sets, workers, a chunk with its results, buffers.
+        chunk_rows: Synthetic rows that are matched at a time, at most.
+        statistics: How far pairs of real and synthetic images came, so far.
+        seconds: Spent in searches of the real set.
 
     Raises:
         MemoryLimitError: The limit is too small; the message names one that is enough.
     """
 
     def __init__(
-        self, real: Reference, control: Control | None, cuts: tuple[float, float], options: MatchOptions
+        self,
+        real: Reference,
+        control: Control | None,
+        cuts: tuple[float, float],
+        options: MatchOptions,
+        expected_rows: int = 0,
     ) -> None:
         self.real, self.control, self.cuts, self.options = real, control, cuts, options
+        self.statistics = SearchStatistics()
+        self.seconds = 0.0
+        self._sets = [real, *(r for r in (control.sets if control else ()) if r is not real)]
+        self.block_rows = 0
+        self._least_bytes = sys.maxsize
         self.plan = self._make_plan()
-        real.load()
-        for reference in control.sets if control else ():
+        for reference in self._sets:
             # The whole of a set need not be held twice.
-            reference.searcher = real.searcher if reference is real else reference.load()
+            reference.load(self.block_rows, max(1, expected_rows) if self._may_choose else 0)
 
     def _make_plan(self) -> Plan:
-        options, dim = self.options, self.real.store.dim
-        others = [r for r in (self.control.sets if self.control else ()) if r is not self.real]
-        plans = [
-            plan_search(len(r), dim, k=1, with_groups=True, threads=options.threads, max_chunk_rows=1) for r in others
-        ]
-        other_bytes = sum(plan.base_bytes + plan.prepared_bytes for plan in plans)
-        # Beside the search's own: the buffer that stores are read through, twice, and a part's copies.
-        other_bytes += 2 * READ_BYTES
-        limit = 0
-        if options.memory_limit:
-            limit = options.memory_limit - other_bytes
-            if limit <= 0:
-                raise MemoryLimitError(
-                    f"a memory limit of {options.memory_limit:,} bytes is too small: "
-                    f"the control and the read buffers alone take {other_bytes:,}"
-                )
-        plan = plan_search(
-            len(self.real),
-            dim,
-            k=options.k,
-            max_listed=options.max_listed,
-            levels=2,
-            with_groups=True,
-            with_cap=options.max_per_group > 0,
-            with_tally=True,
-            threads=options.threads,
-            memory_limit=limit,
-            max_chunk_rows=DEFAULT_CHUNK_ROWS,
-        )
-        self.chunk_rows = plan.chunk_rows
-        if limit:
-            # Beside its results a part keeps a sparse copy of them: three numbers for each listed pair.
-            part_bytes = 24 * options.max_listed + 12 * options.k + 64
-            room = limit - (plan.total_bytes - plan.chunk_rows * plan.row_bytes)
-            self.chunk_rows = max(1, min(plan.chunk_rows, room // (plan.row_bytes + part_bytes)))
+        """Take all rows at once if they fit, else the largest blocks that leave room for chunks worth a reading."""
+        rows, best = 0, self._fit(0, may_choose=True)
+        self._may_choose = best is not None
+        if best is None:
+            best = self._fit(0, may_choose=False)
+        if best is None:
+            half = max(len(r) for r in self._sets)
+            while half > LEAST_BLOCK_ROWS and (best is None or best[1] < LEAST_STREAMED_CHUNK):
+                half = -(-half // 2)
+                fit = self._fit(half, may_choose=False)
+                if fit is not None and (best is None or fit[1] > best[1]):
+                    rows, best = half, fit
+        if best is None:
+            raise MemoryLimitError(
+                f"a memory limit of {self.options.memory_limit:,} bytes is too small: matching needs at least "
+                f"{self._least_bytes:,}",
+                self._least_bytes,
+            )
+        self.block_rows = rows
+        plan, self.chunk_rows, self.planned_bytes = best
         return plan
+
+    def _fit(self, block_rows: int, *, may_choose: bool) -> tuple[Plan, int, int] | None:
+        """Return plan, rows of a chunk and bytes for blocks of so many rows (0: whole sets), None if over the limit.
+
+        With `may_choose` there is room to choose how the base is prepared.
+        """
+        options, dim = self.options, self.real.store.dim
+        sizes = [min(len(r), block_rows or len(r)) for r in self._sets]
+        others = [plan_search(n, dim, k=1, with_groups=True, threads=options.threads, max_chunk_rows=1) for n in sizes]
+        if block_rows:  # one block is searched while the next is read
+            beside = max(plan.base_bytes for plan in others)
+        else:
+            beside = sum(plan.base_bytes + plan.prepared_bytes for plan in others[1:])
+        beside += 2 * READ_BYTES + (choice_bytes(dim) if may_choose else 0)
+        limit = options.memory_limit
+        try:
+            plan = plan_search(
+                max(sizes) if block_rows else sizes[0],
+                dim,
+                k=max(1, options.k),
+                max_listed=options.max_listed,
+                levels=2,
+                with_groups=True,
+                with_cap=options.max_per_group > 0,
+                with_tally=True,
+                with_rotation=may_choose,
+                threads=options.threads,
+                memory_limit=max(1, limit - beside) if limit else 0,
+                max_chunk_rows=DEFAULT_CHUNK_ROWS,
+            )
+        except MemoryLimitError as error:
+            self._least_bytes = min(self._least_bytes, beside + (error.minimum_bytes or 0))
+            return None
+        # Beside its results a chunk keeps a sparse copy of them, copies that are merged, and the rows read ahead.
+        listed = options.k + options.max_listed
+        row_bytes = plan.row_bytes + 24 * options.max_listed + 12 * options.k + 64 + 4 * dim
+        row_bytes += 36 * listed if block_rows else 0
+        fixed = beside + plan.total_bytes - plan.chunk_rows * plan.row_bytes
+        chunk_rows = max(1, min(plan.chunk_rows, (limit - fixed) // row_bytes)) if limit else plan.chunk_rows
+        return plan, chunk_rows, fixed + chunk_rows * row_bytes
 
     def match_rows(self, embeddings: Floats, first_row: int) -> Part:
         """Match rows ``(n, dim)``, of which the first is synthetic row `first_row`."""
@@ -275,22 +313,20 @@ class Matcher:
         )
 
     def _match(self, queries: Floats, first_row: int) -> Part:
-        options, searcher = self.options, self.real.searcher
-        if searcher is None:
-            raise StoreError("the real set was not loaded")
-        tally = RowTally(len(searcher), 2)
-        found = searcher.search(
+        options = self.options
+        began = time.perf_counter()
+        found = _base_of(self.real).search(
             queries,
             max(1, options.k),
             max_per_group=options.max_per_group,
             thresholds=self.cuts,
             max_listed=options.max_listed,
             first_query=first_row,
-            tally=tally,
             threads=self.plan.threads,
         )
+        self.seconds += time.perf_counter() - began
+        self.statistics += found.statistics
         listed_queries, places = np.nonzero(found.listed_ids >= 0)
-        met = np.nonzero(tally.best_queries >= 0)[0]
         control_scores, control_rows = self._match_control(queries)
         return Part(
             first_row,
@@ -300,10 +336,10 @@ class Matcher:
             listed_queries,
             found.listed_ids[listed_queries, places],
             found.listed_scores[listed_queries, places],
-            met,
-            tally.counts[met],
-            tally.best_scores[met],
-            tally.best_queries[met],
+            found.tallied.rows,
+            found.tallied.counts,
+            found.tallied.scores,
+            found.tallied.queries,
             control_scores,
             control_rows,
         )
@@ -313,12 +349,16 @@ class Matcher:
             return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.int64)
         scores, rows = [], []
         for reference in self.control.sets:
-            if reference.searcher is None:
-                raise StoreError("the control was not loaded")
-            found = reference.searcher.search(queries, 1, threads=self.plan.threads)
+            found = _base_of(reference).search(queries, 1, threads=self.plan.threads)
             scores.append(found.scores[:, 0])
             rows.append(found.ids[:, 0])
         return np.stack(scores, axis=1), np.stack(rows, axis=1)
+
+
+def _base_of(reference: Reference) -> Base:
+    if reference.base is None:
+        raise StoreError("the base was not loaded")
+    return reference.base
 
 
 def _join(pieces: list[Part]) -> Part:

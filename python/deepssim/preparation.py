@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["WHOLE", "Preparation", "Workload", "choose_preparation", "sample_size"]
+__all__ = ["WHOLE", "Preparation", "Workload", "choice_bytes", "choose_preparation", "sample_size"]
 
 Floats = NDArray[np.float32]
 
@@ -68,6 +68,11 @@ WHOLE = Preparation()
 def sample_size(dim: int) -> int:
     """Return how many base rows a choice looks at."""
     return max(2 * dim, SAMPLE_BYTES // (4 * dim))
+
+
+def choice_bytes(dim: int) -> int:
+    """Return the memory that a choice takes, at most: copies of the sample and square matrices in float64."""
+    return 3 * 4 * dim * sample_size(dim) + 12 * 8 * dim**2 + 16 * SAMPLE_QUERIES * PROBE_ROWS
 
 
 def choose_preparation(rows: Floats, queries: Floats, workload: Workload) -> Preparation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -38,24 +39,56 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class SearchRecord:
-    """How a search ran: its instruction set and its memory plan. It outlives the searcher."""
+    """How a search ran. It outlives the matcher.
+
+    Attributes:
+        isa: Instruction-set level.
+        plan: Memory and blocks, in bytes and rows.
+        work: Pairs, how many came how far, seconds and bytes used.
+    """
 
     isa: str
     plan: dict[str, Any]
+    work: dict[str, Any]
 
     @classmethod
     def of(cls, matcher: Matcher) -> Self:
-        """Describe a matcher whose sets are loaded."""
-        plan, searcher = matcher.plan, matcher.real.searcher
+        """Describe a matcher that has done its work."""
+        plan, found = matcher.plan, matcher.statistics
+        base = matcher.real.base
         described = {
-            "bytes_total": plan.total_bytes,
+            "bytes_total": matcher.planned_bytes,
             "bytes_base": plan.base_bytes,
+            "bytes_prepared": plan.prepared_bytes,
             "bytes_worker": plan.worker_bytes,
             "bytes_row": plan.row_bytes,
+            "base_blocks": base.n_blocks if base else 1,
             "chunk_rows": matcher.chunk_rows,
             "threads": plan.threads,
         }
-        return cls(searcher.isa if searcher else "", described)
+        work = {
+            "pairs": found.n_pairs,
+            "kept_by_first_bound": found.n_kept,
+            "kept_by_second_bound": found.n_refined,
+            "rescored": found.n_rescored,
+            "summed_exactly": found.n_exact,
+            "seconds": round(matcher.seconds, 3),
+            "pairs_per_second": round(found.n_pairs / matcher.seconds) if matcher.seconds else 0,
+            "peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+        return cls(base.isa if base else "", described, work)
+
+    def sentence(self) -> str:
+        """Say in one line how the search went."""
+        pairs = max(1, self.work["pairs"])
+        return (
+            f"{self.work['pairs']:,} pairs in {self.work['seconds']:.1f} s "
+            f"({self.work['pairs_per_second'] / 1e6:,.0f} million a second, {self.isa}); "
+            f"{100 * (1 - self.work['kept_by_first_bound'] / pairs):.2f} % discarded by the first bound, "
+            f"{100 * self.work['rescored'] / pairs:.4f} % scored in full; "
+            f"{self.plan['bytes_total'] / 2**20:,.0f} MiB planned, "
+            f"{self.work['peak_resident_bytes'] / 2**20:,.0f} MiB used by the process at most"
+        )
 
 
 def is_run(folder: Path) -> bool:
@@ -112,6 +145,7 @@ def write_run(
         "options": options,
         "thresholds": thresholds,
         "plan": search.plan,
+        "search": search.work,
         "seeds": {"control and resampling": seed},
     }
     write_json(folder / NAME, run)

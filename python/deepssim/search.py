@@ -167,6 +167,11 @@ class Searcher:
         return self._core.dim
 
     @property
+    def id_offset(self) -> int:
+        """Id of the first row."""
+        return self._core.id_offset
+
+    @property
     def isa(self) -> str:
         """The instruction-set level in use."""
         return self._core.isa
@@ -388,7 +393,7 @@ def plan_search(
     except ValueError as error:
         raise UsageError(str(error)) from error
     except _core.MemoryLimitTooSmall as error:
-        raise MemoryLimitError(str(error)) from error
+        raise MemoryLimitError(str(error), error.minimum_bytes) from error
 
 
 def supported_isa_levels() -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from deepssim.disk import make_private_folder, remove_leftovers, write_json
 from deepssim.embed import EmbeddedChunk, Encoder, embed_listing
@@ -23,6 +24,7 @@ from deepssim.errors import DeepSSIMError, ImageError, StoreError
 from deepssim.images import Image, ImageOptions, Listing, read_image
 from deepssim.matching import Matcher, Part
 from deepssim.progress import Progress
+from deepssim.read_ahead import read_ahead
 from deepssim.store import SKIPPED_SCHEMA, Store, record_table, skipped_table
 from deepssim.tables import write_table
 
@@ -34,6 +36,10 @@ class Synthetic(Protocol):
     """What a run needs of its synthetic side."""
 
     source: str
+
+    @property
+    def expected_rows(self) -> int:
+        """Images to expect, about."""
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what changes when the images change."""
@@ -110,6 +116,11 @@ class SyntheticImages:
         self.listing, self.encoder, self.threads = listing, encoder, threads
         self.source = listing.source
 
+    @property
+    def expected_rows(self) -> int:
+        """Images that the listing promises."""
+        return self.listing.n_expected
+
     def fingerprint(self) -> dict[str, Any]:
         """Return the listing with size and times of every file: a change of content shows in ctime."""
         digest = hashlib.sha256(repr(self.listing.options).encode("utf-8", "surrogateescape"))
@@ -174,6 +185,11 @@ class SyntheticStore:
         self.store = store
         self.source = str(store.path)
 
+    @property
+    def expected_rows(self) -> int:
+        """Rows of the store."""
+        return len(self.store)
+
     def fingerprint(self) -> dict[str, Any]:
         """Return the manifest's own."""
         return store_fingerprint(self.store)
@@ -187,13 +203,18 @@ class SyntheticStore:
         total = len(self.store)
         if work.rows:
             progress.status(f"continuing after {work.rows:,} synthetic rows")
-        buffer = np.empty((min(matcher.chunk_rows, max(total, 1)), self.store.dim), np.float32)
+        step = min(matcher.chunk_rows, max(total, 1))
+        buffers = np.empty((2, step, self.store.dim), np.float32)
+
+        def read(place: tuple[int, int]) -> tuple[int, NDArray[np.float32]]:
+            turn, first = place
+            rows = buffers[turn % 2, : min(step, total - first)]
+            self.store.read_rows(first, rows)
+            return first, rows
+
         with progress.track("synthetic rows", total) as advance:
             advance(work.rows)
-            while work.rows < total:
-                first = work.rows
-                rows = buffer[: min(len(buffer), total - first)]
-                self.store.read_rows(first, rows)
+            for first, rows in read_ahead(enumerate(range(work.rows, total, step)), read):
                 work.add(matcher.match_rows(rows, first), {})
                 advance(len(rows))
 

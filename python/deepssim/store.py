@@ -205,12 +205,17 @@ class Store:
         finally:
             os.close(descriptor)
 
-    def chunks(self, rows: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield (first row, rows) in order; the array is one buffer, overwritten by the next step."""
-        total = len(self)
-        buffer = np.empty((min(rows, max(total, 1)), self.dim), np.float32)
-        for first in range(0, total, rows):
-            part = buffer[: min(rows, total - first)]
+    def chunks(
+        self, rows: int, first_row: int = 0, end_row: int | None = None
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield (first row, rows) in order, of rows ``first_row`` to `end_row` (default: all).
+
+        The array is one buffer, overwritten by the next step.
+        """
+        end = len(self) if end_row is None else end_row
+        buffer = np.empty((min(rows, max(end - first_row, 1)), self.dim), np.float32)
+        for first in range(first_row, end, rows):
+            part = buffer[: min(rows, end - first)]
             self.read_rows(first, part)
             yield first, part
 

@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m pytest benchmarks`` and the modules that ``scripts/benchmark_core.py`` shares."""
