@@ -11,26 +11,33 @@ namespace {
 
 constexpr std::size_t kLine = 64;
 constexpr std::size_t kLargePage = std::size_t{2} << 20;
-constexpr std::size_t kLarge = 4 * kLargePage;
 
 }  // namespace
 
-// One alignment for all, so that freeing needs no size.
-void FreeBuffer::operator()(std::byte* memory) const { ::operator delete[](memory, std::align_val_t{kLine}); }
+void FreeBuffer::operator()(std::byte* memory) const {
+    if (mapping_ != nullptr) {
+        ::munmap(mapping_, size_);
+    } else {
+        ::operator delete[](memory, std::align_val_t{kLine});
+    }
+}
 
-std::size_t buffer_bytes(std::size_t bytes) { return bytes < kLarge ? bytes : bytes + kLargePage; }
+std::size_t buffer_bytes(std::size_t bytes) { return bytes < kLargePage ? bytes : bytes + kLargePage; }
 
 Buffer make_buffer(std::size_t bytes) {
-    Buffer buffer(static_cast<std::byte*>(::operator new[](std::max<std::size_t>(bytes, 1), std::align_val_t{kLine})));
-    if (bytes >= kLarge) {
-        void* first = buffer.get();
-        std::size_t room = bytes;
-        // Advice only: where it is not taken the memory works all the same.
-        if (std::align(kLargePage, kLargePage, first, room) != nullptr) {
-            ::madvise(first, room / kLargePage * kLargePage, MADV_HUGEPAGE);
-        }
+    if (bytes < kLargePage) {
+        void* memory = ::operator new[](std::max<std::size_t>(bytes, 1), std::align_val_t{kLine});
+        return Buffer(static_cast<std::byte*>(memory), FreeBuffer());
     }
-    return buffer;
+    const std::size_t size = buffer_bytes(bytes);
+    void* mapping = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED) throw std::bad_alloc();
+    void* first = mapping;
+    std::size_t room = size;
+    std::align(kLargePage, bytes, first, room);
+    // Advice only: where it is not taken the memory works all the same.
+    ::madvise(first, bytes / kLargePage * kLargePage, MADV_HUGEPAGE);
+    return Buffer(static_cast<std::byte*>(first), FreeBuffer(mapping, size));
 }
 
 }  // namespace deepssim

@@ -128,6 +128,7 @@ class Base:
             if block == order[-1]:
                 self._kept = (block, searcher)
             yield searcher
+            del searcher  # before another is read: two blocks are in memory, never three
 
     def search(
         self,
@@ -164,6 +165,7 @@ class Base:
                 result.statistics,
             )
             found = part if found is None else self._merge(found, part, max_per_group)
+            del searcher, tally, result
         assert found is not None  # there is always a block
         return found
 

@@ -249,7 +249,7 @@ class Matcher:
         sizes = [min(len(r), block_rows or len(r)) for r in self._sets]
         others = [plan_search(n, dim, k=1, with_groups=True, threads=options.threads, max_chunk_rows=1) for n in sizes]
         if block_rows:  # one block is searched while the next is read
-            beside = max(plan.base_bytes for plan in others)
+            beside = max(plan.base_bytes + plan.prepared_bytes for plan in others)
         else:
             beside = sum(plan.base_bytes + plan.prepared_bytes for plan in others[1:])
         beside += 2 * READ_BYTES + (choice_bytes(dim) if may_choose else 0)
