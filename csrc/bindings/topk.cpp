@@ -222,6 +222,45 @@ void register_topk(py::module_& m) {
                 return py::object(out[py::slice(0, size(n), 1)]);
             },
             py::arg("most"), "Copy up to `most` base rows, evenly spread.")
+        .def("prepared_header",
+             [](const Searcher& self) {
+                 PreparedHeader header;
+                 {
+                     const py::gil_scoped_release unlocked;  // takes the searcher's lock
+                     header = self.prepared_header();
+                 }
+                 py::dict out;
+                 out["dim"] = header.dim;
+                 out["rows"] = header.rows;
+                 out["head"] = header.head;
+                 out["is_rotated"] = header.is_rotated;
+                 return out;
+             })
+        .def(
+            "write_prepared",
+            [](const Searcher& self, const py::function& write) {
+                // The searcher's lock may be held by a search that waits for the GIL to poll signals.
+                const py::gil_scoped_release unlocked;
+                self.write_prepared([&](const void* from, std::size_t n) {
+                    const py::gil_scoped_acquire gil;
+                    write(py::memoryview::from_memory(from, size(n)));
+                });
+            },
+            py::arg("write"), "Call write(memoryview) for each piece of what was prepared.")
+        .def(
+            "read_prepared",
+            [](Searcher& self, const py::function& read, std::size_t dim, std::size_t rows, std::size_t head,
+               bool is_rotated) {
+                const py::gil_scoped_release unlocked;  // as above
+                self.read_prepared({dim, rows, head, is_rotated}, [&](void* to, std::size_t n) {
+                    const py::gil_scoped_acquire gil;
+                    read(py::memoryview::from_memory(to, size(n)));
+                });
+            },
+            py::arg("read"), py::kw_only(), py::arg("dim"), py::arg("rows"), py::arg("head"), py::arg("is_rotated"),
+            "Call read(memoryview) to fill each piece of what was prepared.")
+        .def("forget_prepared", &Searcher::forget_prepared, py::call_guard<py::gil_scoped_release>())
+        .def_property_readonly("codes", &Searcher::codes)
         .def("is_prepared", &Searcher::is_prepared, py::call_guard<py::gil_scoped_release>())
         .def_property_readonly("dim", &Searcher::dim)
         .def_property_readonly("capacity", &Searcher::capacity)

@@ -70,6 +70,12 @@ CodedPart encode(const simd::Kernels& kernels, const float* row, const float* ce
     return part;
 }
 
+Rotation Rotation::blank(std::size_t dim) {
+    Rotation rotation(dim);
+    rotation.panels_.assign(padded(dim) * dim, 0.0F);
+    return rotation;
+}
+
 Rotation::Rotation(MatrixView matrix, const simd::Kernels& kernels) : dim_(matrix.cols) {
     if (matrix.rows != matrix.cols) {
         throw InvalidInput("a rotation must be square, not " + std::to_string(matrix.rows) + " x " +

@@ -61,6 +61,9 @@ CodedPart encode(const simd::Kernels& kernels, const float* row, const float* ce
 // A linear map that is orthogonal up to a known defect, applied in float32.
 class Rotation {
    public:
+    // One to be filled by for_each_piece.
+    static Rotation blank(std::size_t dim);
+
     // No rotation: rows go through as they are.
     explicit Rotation(std::size_t dim) : dim_(dim) {}
     // Rows of `matrix` (dim, dim) are the directions. Throws InvalidInput if it is far from orthogonal.
@@ -77,6 +80,13 @@ class Rotation {
     // out + i * stride, stride >= padded(n). `scratch` holds product_scratch(dim) floats.
     void apply(const simd::Kernels& kernels, std::span<const float* const> rows, std::size_t n, float* scratch,
                float* out, std::size_t stride) const;
+
+    template <class Self, class Piece>
+    static void for_each_piece(Self& self, const Piece& piece) {
+        piece(self.panels_.data(), self.panels_.size() * sizeof(float));
+        piece(&self.relative_, sizeof(double));
+        piece(&self.absolute_, sizeof(double));
+    }
 
     static std::size_t padded(std::size_t n) {
         return (n + simd::kPanelRows - 1) / simd::kPanelRows * simd::kPanelRows;

@@ -96,18 +96,62 @@ PreparedBase::PreparedBase(const BaseRows& base, const Preparation& preparation,
     }
     const std::vector<float> mean = mean_of(base);
     set_centre(mean, kernels);
+    allocate(base.rows());
     order_rows(base, mean, kernels, threads, poll);
-    const std::size_t n_groups = groups_of(base.rows());
+    for_each_parallel(
+        groups_.size(), threads, poll, [&] { return Scratch(shape_); },
+        [&](std::size_t g, Scratch& scratch) { code_group(base, kernels, g, scratch); });
+    for (const Group& group : groups_) largest_norm_ = std::max(largest_norm_, group.norm);
+}
+
+template <class Self, class Piece>
+void PreparedBase::for_each_piece(Self& self, const Piece& piece) {
+    const std::size_t rows = self.groups_.size() * simd::kGroupRows;
+    if (!self.rotation_.is_identity()) Rotation::for_each_piece(self.rotation_, piece);
+    piece(self.centre_.data(), self.centre_.size() * sizeof(float));
+    piece(&self.centre_norm_, sizeof(double));
+    piece(&self.largest_norm_, sizeof(double));
+    piece(self.order_.data(), self.order_.size() * sizeof(std::uint32_t));
+    piece(self.groups_.data(), self.groups_.size() * sizeof(Group));
+    piece(self.terms_.data(), self.terms_.size() * sizeof(double));
+    piece(self.head_.get(), rows * self.shape_.head_bytes());
+    piece(self.tail_.get(), rows * self.shape_.tail_bytes());
+}
+
+void PreparedBase::write(const WriteBytes& write) const {
+    for_each_piece(*this, [&](const void* from, std::size_t n) { write(from, n); });
+}
+
+PreparedBase::PreparedBase(const BaseRows& base, const PreparedHeader& header, const simd::Kernels& kernels,
+                           const ReadBytes& read)
+    : shape_(base.dim(), header.head, kernels),
+      rotation_(header.is_rotated ? Rotation::blank(base.dim()) : Rotation(base.dim())) {
+    if (header.dim != base.dim() || header.rows != base.rows() || header.head > base.dim()) {
+        throw InvalidInput("what was prepared is of other rows");
+    }
+    centre_.resize(shape_.dim);
+    allocate(base.rows());
+    for_each_piece(*this, [&](void* to, std::size_t n) { read(to, n); });
+    for (const std::uint32_t row : order_) {
+        if (row >= std::max<std::size_t>(base.rows(), 1))
+            throw InvalidInput("what was prepared names rows that are not there");
+    }
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+        const std::size_t count = std::min(simd::kGroupRows, base.rows() - g * simd::kGroupRows);
+        if (groups_[g].rows != count) throw InvalidInput("what was prepared has groups of other sizes");
+    }
+}
+
+void PreparedBase::allocate(std::size_t rows) {
+    const std::size_t n_groups = groups_of(rows);
+    groups_rows_ = rows;
+    order_.resize(n_groups * simd::kGroupRows, 0);
     groups_.resize(n_groups);
-    stride_ = static_cast<std::size_t>(static_cast<double>(n_groups) * 0.618) | 1U;
-    while (std::gcd(stride_, n_groups) > 1) stride_ += 2;
     terms_.resize(n_groups * simd::kGroupTerms);
     head_ = make_buffer(n_groups * simd::kGroupRows * shape_.head_bytes());
     tail_ = make_buffer(n_groups * simd::kGroupRows * shape_.tail_bytes());
-    for_each_parallel(
-        n_groups, threads, poll, [&] { return Scratch(shape_); },
-        [&](std::size_t g, Scratch& scratch) { code_group(base, kernels, g, scratch); });
-    for (const Group& group : groups_) largest_norm_ = std::max(largest_norm_, group.norm);
+    stride_ = static_cast<std::size_t>(static_cast<double>(n_groups) * 0.618) | 1U;
+    while (std::gcd(stride_, n_groups) > 1) stride_ += 2;
 }
 
 void PreparedBase::set_centre(const std::vector<float>& mean, const simd::Kernels& kernels) {
@@ -140,7 +184,6 @@ PreparedBase::Key PreparedBase::key_of(const float* row, const float* image, con
 void PreparedBase::order_rows(const BaseRows& base, const std::vector<float>& mean, const simd::Kernels& kernels,
                               std::size_t threads, const std::function<void()>& poll) {
     const std::size_t n = base.rows();
-    order_.resize(groups_of(n) * simd::kGroupRows, 0);
     std::iota(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(n), 0U);
     std::vector<Key> keys(n);
     const std::size_t tile = kernels.product_rows;

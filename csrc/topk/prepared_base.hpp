@@ -21,6 +21,15 @@ class PreparedBase {
     PreparedBase(const BaseRows& base, const Preparation& preparation, const simd::Kernels& kernels,
                  std::size_t threads, const std::function<void()>& poll);
 
+    // Takes up what write() wrote of the same rows at a level with the same codes. Throws InvalidInput for what
+    // cannot be that.
+    PreparedBase(const BaseRows& base, const PreparedHeader& header, const simd::Kernels& kernels,
+                 const ReadBytes& read);
+
+    PreparedHeader header() const { return {shape_.dim, groups_rows_, shape_.head, !rotation_.is_identity()}; }
+    // Everything but the header, piece by piece, without a copy.
+    void write(const WriteBytes& write) const;
+
     struct Group {
         double scale;      // of the head's codes
         double head_norm;  // the largest of its rows', less the centre
@@ -67,6 +76,7 @@ class PreparedBase {
         float rest;     // the squared norm of the rest, less the centre
         float largest;  // element of the head, less the centre
     };
+    void allocate(std::size_t rows);
     void set_centre(const std::vector<float>& mean, const simd::Kernels& kernels);
     Key key_of(const float* row, const float* image, const std::vector<float>& mean,
                const simd::Kernels& kernels) const;
@@ -78,6 +88,10 @@ class PreparedBase {
                    std::int16_t* codes);
     void code_group(const BaseRows& base, const simd::Kernels& kernels, std::size_t g, Scratch& scratch);
 
+    // Calls piece(pointer, bytes) for everything that a prepared base holds.
+    template <class Self, class Piece>
+    static void for_each_piece(Self& self, const Piece& piece);
+
     CodeShape shape_;
     Rotation rotation_;
     std::vector<float> centre_;  // of the rotated rows
@@ -85,6 +99,7 @@ class PreparedBase {
     double largest_norm_ = 0.0;
     std::vector<std::uint32_t> order_;
     std::vector<Group> groups_;
+    std::size_t groups_rows_ = 0;
     std::size_t stride_ = 1;  // has no divisor in common with the number of groups
     std::vector<double> terms_;
     Buffer head_;

@@ -129,6 +129,42 @@ void Searcher::prepare_locked(const Preparation& preparation, std::size_t thread
                                                threads == 0 ? usable_processors() : threads, poll);
 }
 
+PreparedHeader Searcher::prepared_header() const {
+    const std::shared_lock lock(mutex_);
+    if (prepared_ == nullptr) throw InvalidInput("nothing was prepared yet");
+    return prepared_->header();
+}
+
+void Searcher::write_prepared(const WriteBytes& write) const {
+    const std::shared_lock lock(mutex_);
+    if (prepared_ == nullptr) throw InvalidInput("nothing was prepared yet");
+    prepared_->write(write);
+}
+
+void Searcher::forget_prepared() {
+    const std::unique_lock lock(mutex_);
+    prepared_.reset();
+}
+
+void Searcher::read_prepared(const PreparedHeader& header, const ReadBytes& read) {
+    const std::unique_lock lock(mutex_);
+    prepared_.reset();
+    prepared_ = std::make_unique<PreparedBase>(*base_, header, simd::kernels_for(isa_.c_str()), read);
+}
+
+std::string_view Searcher::codes() const {
+    const simd::Kernels& kernels = simd::kernels_for(isa_.c_str());
+    switch (kernels.format) {
+        case simd::CodeFormat::kInt8Offset:
+            return "int8-offset";
+        case simd::CodeFormat::kInt7Offset:
+            return "int7-offset";
+        case simd::CodeFormat::kInt8:
+            break;
+    }
+    return kernels.step_multiple == 1 ? "int8" : "int8-64";  // padded to other lengths
+}
+
 Plan Searcher::plan(const SearchOptions& options, std::size_t n_queries, bool with_tally,
                     const ReverseTopk* reverse) const {
     PlanRequest request;

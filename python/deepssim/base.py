@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deepssim.prepared_file import keep_prepared, take_prepared
 from deepssim.read_ahead import read_ahead
 from deepssim.search import RowTally, Searcher, SearchStatistics, merge_topk
 from deepssim.store import Store
@@ -70,14 +71,25 @@ class Base:
         codes: ``(n,)`` their groups, -1: none known.
         block_rows: Rows in memory at a time; 0: all, loaded once and kept.
         expected_queries: Over all searches; 0: prepare the rows plainly, without a look at the queries.
+        keep_prepared: Keep what was prepared beside the store, where the base is all of it and in memory as a
+            whole. What was kept before is taken up in any case.
     """
 
     def __init__(
-        self, store: Store, rows: Ints, codes: Ints, *, block_rows: int = 0, expected_queries: int = 0
+        self,
+        store: Store,
+        rows: Ints,
+        codes: Ints,
+        *,
+        block_rows: int = 0,
+        expected_queries: int = 0,
+        keep_prepared: bool = False,
     ) -> None:
         self.store, self.rows, self.codes = store, rows, codes
         self.block_rows = block_rows or max(1, len(rows))
         self.expected_queries = expected_queries
+        self._is_whole = self.n_blocks == 1 and len(rows) == len(store) > 0
+        self._to_keep = keep_prepared and self._is_whole
         self._kept: tuple[int, Searcher] | None = None
         self._is_backwards = False
 
@@ -110,7 +122,9 @@ class Base:
             if len(chosen):
                 searcher.add(chosen, codes[done : done + len(chosen)])
                 done += len(chosen)
-        if not self.expected_queries:
+        if self._is_whole and take_prepared(self.store, searcher):
+            self._to_keep = False
+        elif not self.expected_queries:
             searcher.prepare()
         return block, searcher
 
@@ -155,6 +169,9 @@ class Base:
                 tally=tally if thresholds else None,
                 threads=threads,
             )
+            if self._to_keep:
+                keep_prepared(self.store, searcher)
+                self._to_keep = False
             part = Found(
                 result.scores,
                 result.ids,

@@ -44,6 +44,7 @@ class MatchOptions:
         threads: 0: all that this process may use.
         memory_limit: Bytes for the search, its inputs and results; 0: no limit.
         seed: Of the draw of the control and of resampling.
+        keep_prepared: Keep the prepared real set beside its store, for further runs.
     """
 
     k: int = 5
@@ -52,6 +53,7 @@ class MatchOptions:
     threads: int = 0
     memory_limit: int = 0
     seed: int = 0
+    keep_prepared: bool = False
 
 
 class Reference:
@@ -93,9 +95,16 @@ class Reference:
         """Return the set of the rows at `positions`, ascending."""
         return Reference(self.store, self.rows[positions])
 
-    def load(self, block_rows: int, expected_queries: int) -> Base:
+    def load(self, block_rows: int, expected_queries: int, *, keep_prepared: bool = False) -> Base:
         """Make the base of searches; see `deepssim.base.Base`."""
-        self.base = Base(self.store, self.rows, self.codes, block_rows=block_rows, expected_queries=expected_queries)
+        self.base = Base(
+            self.store,
+            self.rows,
+            self.codes,
+            block_rows=block_rows,
+            expected_queries=expected_queries,
+            keep_prepared=keep_prepared,
+        )
         return self.base
 
 
@@ -215,7 +224,8 @@ class Matcher:
         self.plan = self._make_plan()
         for reference in self._sets:
             # The whole of a set need not be held twice.
-            reference.load(self.block_rows, max(1, expected_rows) if self._may_choose else 0)
+            expected = max(1, expected_rows) if self._may_choose else 0
+            reference.load(self.block_rows, expected, keep_prepared=options.keep_prepared and reference is real)
 
     def _make_plan(self) -> Plan:
         """Take all rows at once if they fit, else the largest blocks that leave room for chunks worth a reading."""

@@ -8,7 +8,7 @@ score first, then lower id.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -206,6 +206,52 @@ class Searcher:
         except (TypeError, ValueError) as error:
             raise SearchError(_first_line(error)) from error
         self._is_rotated = preparation.rotation is not None
+
+    @property
+    def codes(self) -> str:
+        """How this level codes rows: levels with the same codes can share what was prepared."""
+        return self._core.codes
+
+    def prepared_header(self) -> dict[str, int]:
+        """Return of what shape the prepared base is.
+
+        Raises:
+            SearchError: Nothing was prepared yet.
+        """
+        try:
+            return self._core.prepared_header()
+        except ValueError as error:
+            raise SearchError(_first_line(error)) from error
+
+    def write_prepared(self, write: Callable[[memoryview], object]) -> None:
+        """Call `write` for each piece of what was prepared; a piece is valid during its call only."""
+        try:
+            self._core.write_prepared(write)
+        except ValueError as error:
+            raise SearchError(_first_line(error)) from error
+
+    def read_prepared(self, read: Callable[[memoryview], object], header: dict[str, int]) -> None:
+        """Take up what was prepared for the same rows: `read` fills each piece.
+
+        Raises:
+            SearchError: The header or the contents cannot be of these rows.
+        """
+        try:
+            self._core.read_prepared(
+                read,
+                dim=header["dim"],
+                rows=header["rows"],
+                head=header["head"],
+                is_rotated=bool(header["is_rotated"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise SearchError(_first_line(error)) from error
+        self._is_rotated = bool(header["is_rotated"])
+
+    def forget_prepared(self) -> None:
+        """Drop what was prepared; the next search prepares again."""
+        self._core.forget_prepared()
+        self._is_rotated = False
 
     def _prepare_for(self, queries: Floats, k: int, thresholds: Sequence[float], threads: int) -> None:
         is_usable = isinstance(queries, np.ndarray) and queries.dtype == np.float32 and queries.ndim == 2

@@ -33,7 +33,9 @@ FORMAT = "deepssim-store"
 VERSION = 1
 MANIFEST = "manifest.json"
 SKIPPED = "skipped.parquet"
-OWN_FILE = re.compile(r"\.lock|manifest\.json|skipped\.parquet|(embeddings|ids|skipped)-\d{5}\.(npy|parquet)")
+OWN_FILE = re.compile(
+    r"\.lock|manifest\.json|skipped\.parquet|(embeddings|ids|skipped)-\d{5}\.(npy|parquet)|prepared-int[0-9a-z-]+\.bin"
+)
 
 RECORD_SCHEMA = pa.schema(
     [

@@ -43,6 +43,16 @@ struct SearchOptions {
     bool may_rotate = false;                  // the plan leaves room for a prepared base with a rotation
 };
 
+// What a prepared base is of; the bytes that go with it depend on the level's codes alone.
+struct PreparedHeader {
+    std::size_t dim = 0;
+    std::size_t rows = 0;
+    std::size_t head = 0;
+    bool is_rotated = false;
+};
+using WriteBytes = std::function<void(const void* from, std::size_t n)>;
+using ReadBytes = std::function<void(void* to, std::size_t n)>;
+
 // How many pairs came how far. Each stage discards by a proven bound; only `pairs` is the same on every machine.
 struct SearchStatistics {
     std::int64_t pairs = 0;     // scanned
@@ -70,6 +80,14 @@ class Searcher {
     // finds rows that are not. Throws InvalidInput for a rotation that is none; `poll` as in search().
     void prepare(const Preparation& preparation, std::size_t threads, const std::function<void()>& poll);
     bool is_prepared() const;
+
+    // What was prepared, to be kept and taken up again by a searcher of the same rows at a level with the same
+    // codes(). Throws InvalidInput where nothing was prepared, or for what cannot be of these rows.
+    PreparedHeader prepared_header() const;
+    void write_prepared(const WriteBytes& write) const;
+    void read_prepared(const PreparedHeader& header, const ReadBytes& read);
+    void forget_prepared();
+    std::string_view codes() const;
 
     // Answers each query through `sink`. `poll` runs on the calling thread every 20 ms; what it throws
     // ends the search and comes out here, as does what a worker throws. Throws Cancelled.

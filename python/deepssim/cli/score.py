@@ -16,6 +16,12 @@ from deepssim.cli._options import match_options, read_calibration, talk_options,
 @click.option("--holdout", type=click.Path(path_type=Path), help="Store of images that the generator never saw.")
 @threads_option
 @match_options
+@click.option(
+    "--keep-prepared",
+    is_flag=True,
+    help="Keep the prepared real set in REAL_STORE (about a quarter of its size), for further runs against it. What "
+    "was kept is used whenever it fits.",
+)
 @talk_options
 @click.pass_context
 def command(
@@ -34,6 +40,7 @@ def command(
     max_skipped: float,
     fail_above: float | None,
     seed: int,
+    keep_prepared: bool,
     with_csv: bool,
     as_json: bool,
     quiet: bool,
@@ -56,7 +63,7 @@ def command(
     options = AuditOptions(
         metric=str(store.metric["name"]),
         calibration=read_calibration(str(store.metric["name"]), thresholds, calibration),
-        match=MatchOptions(k, max_per_group, max_listed, threads, memory_limit, seed),
+        match=MatchOptions(k, max_per_group, max_listed, threads, memory_limit, seed, keep_prepared),
         max_skipped=max_skipped,
         with_csv=with_csv,
         command="score",
