@@ -167,6 +167,14 @@ double QueryBlock::slack(std::size_t slot, std::size_t g) const {
            kUp;
 }
 
+double QueryBlock::fine_slack(std::size_t slot, std::size_t g) const {
+    const Bounds& q = bounds_[slot];
+    const PreparedBase::Group& group = base_.group(g);
+    return (q.fine_coded * group.fine_lost + q.fine_lost * group.head_norm + q.rest_norm * group.rest_norm +
+            q.turned * group.norm + q.margin) *
+           kUp;
+}
+
 double QueryBlock::refined_slack(std::size_t slot, std::size_t g) const {
     const Bounds& q = bounds_[slot];
     const PreparedBase::Group& group = base_.group(g);

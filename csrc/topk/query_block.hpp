@@ -59,10 +59,15 @@ class QueryBlock {
     class Refiner {
        public:
         Refiner(const QueryBlock& block, std::size_t slot, std::size_t g);
-        double operator()(std::size_t position) const {
-            const std::int32_t head = fine_dot_(fine_, base_.fine(position), n_fine_);
-            const std::int32_t rest = rest_start_ + dot_(rest_, base_.rest(position), rest_bytes_);
-            return offset_ + head_factor_ * static_cast<double>(head) + rest_factor_ * static_cast<double>(rest);
+        // By the head's codes alone.
+        double head(std::size_t position) const {
+            const std::int32_t sum = fine_dot_(fine_, base_.fine(position), n_fine_);
+            return offset_ + head_factor_ * static_cast<double>(sum);
+        }
+        // What the rest adds.
+        double rest(std::size_t position) const {
+            const std::int32_t sum = rest_start_ + dot_(rest_, base_.rest(position), rest_bytes_);
+            return rest_factor_ * static_cast<double>(sum);
         }
 
        private:
@@ -78,7 +83,8 @@ class QueryBlock {
         double rest_factor_;
         std::int32_t rest_start_;
     };
-    // How far the score can be from what a Refiner returns.
+    // How far the score can be from what a Refiner gives for the head, and for head and rest.
+    double fine_slack(std::size_t slot, std::size_t g) const;
     double refined_slack(std::size_t slot, std::size_t g) const;
 
    private:

@@ -165,13 +165,16 @@ void Worker::consider(const simd::Hit& hit, std::size_t slot, std::size_t g, con
         return;
     }
     const QueryBlock::Refiner refine(block_, slot, g);
+    const double fine_slack = block_.fine_slack(slot, g);
     const double refined_slack = block_.refined_slack(slot, g);
     for (std::uint64_t left = real; left != 0; left &= left - 1) {
         const auto lane = static_cast<std::size_t>(std::countr_zero(left));
         // The threshold may have risen since the scan.
-        const double upper = offset + factor * static_cast<double>(sums[lane]) + slack;
-        if (upper < slots_[slot].cut && context_.reverse == nullptr) continue;
-        consider_pair(slot, first + lane, refine(first + lane), refined_slack);
+        const bool is_alone = context_.reverse == nullptr;
+        if (is_alone && offset + factor * static_cast<double>(sums[lane]) + slack < slots_[slot].cut) continue;
+        const double head = refine.head(first + lane);
+        if (is_alone && head + fine_slack < slots_[slot].cut) continue;
+        consider_pair(slot, first + lane, head + refine.rest(first + lane), refined_slack);
     }
 }
 

@@ -153,7 +153,9 @@ Violations hunt(const simd::Kernels& kernels, const Rows& queries, const Rows& r
                 found.closest = std::max(found.closest, std::fabs(head - scores[i]) / block.slack(i, g));
                 found.of_head += std::fabs(head - scores[i]) <= block.slack(i, g) ? 0 : 1;
                 if (prepared.shape().rest() == 0) continue;
-                const double whole = QueryBlock::Refiner(block, i, g)(position);
+                const QueryBlock::Refiner refine(block, i, g);
+                found.of_head += std::fabs(refine.head(position) - scores[i]) <= block.fine_slack(i, g) ? 0 : 1;
+                const double whole = refine.head(position) + refine.rest(position);
                 found.of_rest += std::fabs(whole - scores[i]) <= block.refined_slack(i, g) ? 0 : 1;
             }
             for (std::size_t i = 0; i < queries.rows; ++i) found.lost_pairs += is_kept[i] ? 0 : 1;
