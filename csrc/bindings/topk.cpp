@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <optional>
 
@@ -28,6 +29,11 @@ py::ssize_t size(std::size_t n) { return static_cast<py::ssize_t>(n); }
 void poll_signals() {
     const py::gil_scoped_acquire gil;
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+void refuse_not_finite(MatrixView rows, std::size_t i, const char* name) {
+    if (std::isfinite(norm_upper_bound(rows.row(i), rows.cols))) return;
+    throw InvalidInput(std::string(name) + " row " + std::to_string(i) + " holds NaN or infinity");
 }
 
 struct Request {
@@ -203,15 +209,21 @@ void register_topk(py::module_& m) {
                 Preparation preparation;
                 preparation.head = head;
                 if (rotation) preparation.rotation = as_matrix(*rotation, "rotation");
+                if (rotation && preparation.rotation.rows == 0) throw InvalidInput("the rotation is empty");
                 const py::gil_scoped_release unlocked;  // the rotation is only read; the searcher locks itself
                 self.prepare(preparation, threads, poll_signals);
             },
             py::kw_only(), py::arg("head") = 0, py::arg("rotation") = py::none(), py::arg("threads") = 0)
         .def(
             "sample",
-            [](const Searcher& self, std::size_t most) {
-                const std::size_t step =
-                    std::max<std::size_t>(1, (self.rows() + most - 1) / std::max<std::size_t>(1, most));
+            [](const Searcher& self, std::size_t wanted) {
+                std::size_t rows = 0;
+                {
+                    const py::gil_scoped_release unlocked;  // takes the searcher's lock
+                    rows = self.rows();
+                }
+                const std::size_t most = std::min(wanted, rows);
+                const std::size_t step = most == 0 ? 1 : (rows + most - 1) / most;
                 Floats out({size(most), size(self.dim())});
                 float* target = out.mutable_data();
                 std::size_t n = 0;
@@ -280,6 +292,8 @@ void register_topk(py::module_& m) {
             const py::gil_scoped_release unlocked;  // reads borrowed buffers, writes an array made here
             const FloatEnvironment environment;     // a score may be denormal
             for (std::size_t i = 0; i < left.rows; ++i) {
+                refuse_not_finite(left, i, "a");
+                refuse_not_finite(right, i, "b");
                 target[i] = exact_score(left.row(i), right.row(i), 1, left.cols);
             }
             return out;

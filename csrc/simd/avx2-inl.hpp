@@ -70,14 +70,14 @@ inline std::int32_t fine_dot_avx2(const std::int16_t* query, const std::int16_t*
 }
 
 inline __m256i broadcast4(const std::byte* at) {
-    std::int32_t step;
+    std::int32_t step = 0;
     std::memcpy(&step, at, kStepBytes);
     return _mm256_set1_epi32(step);
 }
 
-constexpr std::size_t kProductRows = 6;
+inline constexpr std::size_t kProductRows = 6;
 
-void product(const float* tile, const float* panels, std::size_t n_panels, std::size_t dim, float* out) {
+inline void product(const float* tile, const float* panels, std::size_t n_panels, std::size_t dim, float* out) {
     const std::size_t n_rows = n_panels * kPanelRows;
     for (std::size_t p = 0; p < n_panels; ++p) {
         const float* x = panels + p * kPanelRows * dim;
@@ -105,7 +105,7 @@ void product(const float* tile, const float* panels, std::size_t n_panels, std::
     }
 }
 
-std::int64_t spin_float(std::size_t rounds) {
+inline std::int64_t spin_float(std::size_t rounds) {
     __m256 sums[12];
 #pragma GCC unroll 12
     for (std::size_t i = 0; i < 12; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));

@@ -53,7 +53,7 @@ inline std::int32_t fine_dot_avx512(const std::int16_t* query, const std::int16_
 }
 
 // 12 rows x 32 (two panels) in 24 of the 32 vector registers.
-constexpr std::size_t kProductRows = 12;
+inline constexpr std::size_t kProductRows = 12;
 
 inline void product_one(const float* tile, const float* panel, std::size_t dim, float* out, std::size_t n_rows) {
     const float* q = tile;
@@ -71,7 +71,7 @@ inline void product_one(const float* tile, const float* panel, std::size_t dim, 
     for (std::size_t i = 0; i < kProductRows; ++i) _mm512_storeu_ps(out + i * n_rows, sums[i]);
 }
 
-void product(const float* tile, const float* panels, std::size_t n_panels, std::size_t dim, float* out) {
+inline void product(const float* tile, const float* panels, std::size_t n_panels, std::size_t dim, float* out) {
     const std::size_t n_rows = n_panels * kPanelRows;
     std::size_t p = 0;
     for (; p + 2 <= n_panels; p += 2) {
@@ -104,7 +104,7 @@ void product(const float* tile, const float* panels, std::size_t n_panels, std::
     }
 }
 
-std::int64_t spin_float(std::size_t rounds) {
+inline std::int64_t spin_float(std::size_t rounds) {
     __m512 sums[24];
 #pragma GCC unroll 24
     for (std::size_t i = 0; i < 24; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));

@@ -35,7 +35,7 @@ std::size_t scan(const ScanJob& job, Hit* hits, std::int32_t* sums) {
             const __m512i x3 = _mm512_loadu_si512(x + 3 * panel_bytes);
 #pragma GCC unroll 6
             for (std::size_t i = 0; i < kQueries; ++i) {
-                std::int32_t step;
+                std::int32_t step = 0;
                 std::memcpy(&step, q + i * kStepBytes, kStepBytes);
                 const __m512i broadcast = _mm512_set1_epi32(step);
                 add_products(a[i], x0, broadcast);

@@ -22,7 +22,7 @@ void scan_panel(const std::byte* q, const std::byte* x, std::size_t steps, std::
         for (std::size_t j = 0; j < kQuads; ++j) rows[j] = vld1q_s8(bytes_of(x) + 16 * j);
 #pragma GCC unroll 6
         for (std::size_t i = 0; i < kQueries; ++i) {
-            std::int32_t step;
+            std::int32_t step = 0;
             std::memcpy(&step, q + i * kStepBytes, kStepBytes);
             const int8x16_t query = vreinterpretq_s8_s32(vdupq_n_s32(step));
 #pragma GCC unroll 4

@@ -12,7 +12,7 @@ namespace deepssim::simd {
 
 namespace {
 
-constexpr std::size_t kLanes = 8;
+inline constexpr std::size_t kLanes = 8;
 using Floats8 = float __attribute__((vector_size(32)));
 using Doubles8 = double __attribute__((vector_size(64)));
 using Ints8 = std::int32_t __attribute__((vector_size(32)));
@@ -27,7 +27,7 @@ inline void load8(const float* from, Doubles8& to) {
 
 inline double total(const Doubles8& v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
 
-double inner_body(const float* a, const float* b, std::size_t dim) {
+inline double inner_body(const float* a, const float* b, std::size_t dim) {
     Doubles8 sums[2] = {};
     Doubles8 x;
     Doubles8 y;
@@ -46,7 +46,7 @@ double inner_body(const float* a, const float* b, std::size_t dim) {
     return total(sums[0]) + rest;
 }
 
-double largest_body(const float* row, const float* centre, std::size_t n) {
+inline double largest_body(const float* row, const float* centre, std::size_t n) {
     Doubles8 most = {};
     Doubles8 x;
     Doubles8 c;
@@ -68,8 +68,8 @@ double largest_body(const float* row, const float* centre, std::size_t n) {
     return found;
 }
 
-void quantise_body(const float* row, const float* centre, std::size_t n, double scale, double inverse_scale,
-                   double limit, std::int16_t* codes, double* squares, double* lost_squares) {
+inline void quantise_body(const float* row, const float* centre, std::size_t n, double scale, double inverse_scale,
+                          double limit, std::int16_t* codes, double* squares, double* lost_squares) {
     constexpr double kRound = 0x1.8p52;  // adding and subtracting it rounds to an integer
     Doubles8 sum = {};
     Doubles8 lost = {};

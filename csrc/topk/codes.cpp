@@ -60,7 +60,10 @@ CodedPart encode(const simd::Kernels& kernels, const float* row, const float* ce
     double lost = 0.0;
     kernels.quantise(row, centre, n, scale, 1.0 / scale, limit, codes, &squares, &lost);
     std::int64_t code_squares = 0;
-    for (std::size_t i = 0; i < n; ++i) code_squares += codes[i] * codes[i];
+    for (std::size_t i = 0; i < n; ++i) {
+        const std::int32_t square = codes[i] * codes[i];
+        code_squares += square;
+    }
     CodedPart part;
     part.scale = scale;
     part.norm = norm_of(squares, n);

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "deepssim/isa.hpp"
+#include "deepssim/types.hpp"
 #include "parallel.hpp"
 #include "simd/kernels.hpp"
 
@@ -50,6 +51,7 @@ double rate_of(std::int64_t (*spin)(std::size_t), std::size_t threads) {
 Peak measure_peak(std::string_view isa, std::size_t threads) {
     const simd::Kernels& kernels = simd::kernels_for(resolve_isa(isa).c_str());
     const std::size_t n = threads == 0 ? usable_processors() : threads;
+    if (n > 1024) throw InvalidInput("a peak is measured on 1 to 1,024 threads");
     return {rate_of(kernels.spin_integer, n), rate_of(kernels.spin_float, n)};
 }
 

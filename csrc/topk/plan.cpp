@@ -22,6 +22,9 @@ namespace {
 // enough that the codes of 480 queries of 256 elements stay in the second-level cache.
 constexpr std::size_t kQueryBlock = 480;
 
+// More threads than any machine has are not planned for.
+constexpr std::size_t kMostThreads = 1024;
+
 // Products of sizes are taken in long double: none of them comes near its range.
 void refuse_overflow(const PlanRequest& r) {
     const long double base =
@@ -29,7 +32,8 @@ void refuse_overflow(const PlanRequest& r) {
     const long double listed = static_cast<long double>(r.k) + static_cast<long double>(r.max_listed);
     const long double row =
         static_cast<long double>(r.dim) * 4 + 16 + listed * 12 + static_cast<long double>(r.levels) * 8;
-    const long double lists = listed * 512 * kQueryBlock;
+    const long double lists =
+        (listed * 512 + static_cast<long double>(r.levels) * 8) * kQueryBlock * static_cast<long double>(kMostThreads);
     const long double tally =
         static_cast<long double>(r.base_rows) *
         (static_cast<long double>(r.levels) * 8 + static_cast<long double>(r.reverse_k) * 512 + 512);
@@ -73,7 +77,8 @@ Plan plan_search(const PlanRequest& r) {
     const simd::Kernels& kernels = simd::kernels_for(resolve_isa(r.isa).c_str());
     const std::size_t most_rows = std::max<std::size_t>(1, r.max_chunk_rows);
     const std::size_t least_rows = std::clamp<std::size_t>(r.min_chunk_rows, 1, most_rows);
-    const std::size_t threads = std::clamp<std::size_t>(r.threads, 1, most_rows);  // more would have no work
+    const std::size_t threads =
+        std::clamp<std::size_t>(r.threads, 1, std::min(most_rows, kMostThreads));  // more would have no work
     if (r.memory_limit == 0) return with_chunk(fixed_parts(r, kernels, threads, kQueryBlock), most_rows);
 
     for (const std::size_t block : {kQueryBlock, kQueryBlock / 5, simd::kMaxTileQueries, std::size_t{1}}) {

@@ -8,7 +8,9 @@ score first, then lower id.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -42,14 +44,32 @@ Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
 
-def _first_line(error: Exception) -> str:
-    """Return what a person needs: the binding layer adds signatures and values on further lines."""
-    first, _, rest = str(error).partition("\n")
-    return f"{first} Pass NumPy arrays and numbers that are 0 or more" if rest else first
-
-
 class SearchError(DeepSSIMError):
     """A search got arrays that it cannot take."""
+
+
+@contextlib.contextmanager
+def _errors(kind: type[DeepSSIMError]) -> Iterator[None]:
+    """Turn what the core refuses into errors of the package, of one line."""
+    try:
+        yield
+    except _core.MemoryLimitTooSmall as error:
+        raise MemoryLimitError(str(error), error.minimum_bytes) from error
+    except MemoryError as error:
+        raise MemoryLimitError("there is not enough memory for arrays of that size") from error
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        # The binding layer adds signatures and values on further lines.
+        first, _, rest = str(error).partition("\n")
+        raise kind(f"{first} Pass NumPy arrays and numbers that are 0 or more" if rest else first) from error
+
+
+def _whole(**numbers: int) -> None:
+    """Refuse numbers with a fraction, which the binding layer would cut off."""
+    for name, number in numbers.items():
+        try:
+            operator.index(number)
+        except TypeError:
+            raise TypeError(f"{name} must be a whole number, not {number!r}".partition("\n")[0]) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +164,15 @@ class Searcher:
     ) -> None:
         self._expected_queries = expected_queries
         self._is_rotated = False
-        try:
+        with _errors(UsageError):
             self._core = _core.Searcher(dim, capacity, with_groups=with_groups, id_offset=id_offset, isa=isa)
-        except (TypeError, ValueError) as error:
-            raise UsageError(_first_line(error)) from error
-        except MemoryError as error:
-            raise MemoryLimitError(f"no memory for {capacity} base rows of {dim} elements") from error
 
     @classmethod
     def of(cls, rows: Floats, groups: Ids | None = None, *, isa: str = "") -> Searcher:
         """Make a searcher that holds `rows` ``(n, dim)``, float32."""
-        searcher = cls(rows.shape[1], rows.shape[0], with_groups=groups is not None, isa=isa)
+        with _errors(SearchError):
+            n, dim = np.shape(rows)
+        searcher = cls(dim, n, with_groups=groups is not None, isa=isa)
         searcher.add(rows, groups)
         return searcher
 
@@ -187,10 +205,8 @@ class Searcher:
             SearchError: NaN, infinity or a norm above 2^63 (the message names the row), a wrong shape,
                 dtype or stride, or no room left.
         """
-        try:
+        with _errors(SearchError):
             self._core.add(rows, groups)
-        except (TypeError, ValueError) as error:
-            raise SearchError(_first_line(error)) from error
 
     def prepare(self, preparation: Preparation = WHOLE, *, threads: int = 0) -> None:
         """Make the rows added so far ready for the scan; a search does so by itself, as its queries suggest.
@@ -201,10 +217,8 @@ class Searcher:
             SearchError: The rotation is not an orthogonal matrix of the rows' dimension.
             KeyboardInterrupt: Ctrl-C, within a second.
         """
-        try:
+        with _errors(SearchError):
             self._core.prepare(head=preparation.head, rotation=preparation.rotation, threads=threads)
-        except (TypeError, ValueError) as error:
-            raise SearchError(_first_line(error)) from error
         self._is_rotated = preparation.rotation is not None
 
     @property
@@ -218,17 +232,13 @@ class Searcher:
         Raises:
             SearchError: Nothing was prepared yet.
         """
-        try:
+        with _errors(SearchError):
             return self._core.prepared_header()
-        except ValueError as error:
-            raise SearchError(_first_line(error)) from error
 
     def write_prepared(self, write: Callable[[memoryview], object]) -> None:
         """Call `write` for each piece of what was prepared; a piece is valid during its call only."""
-        try:
+        with _errors(SearchError):
             self._core.write_prepared(write)
-        except ValueError as error:
-            raise SearchError(_first_line(error)) from error
 
     def read_prepared(self, read: Callable[[memoryview], object], header: dict[str, int]) -> None:
         """Take up what was prepared for the same rows: `read` fills each piece.
@@ -236,7 +246,7 @@ class Searcher:
         Raises:
             SearchError: The header or the contents cannot be of these rows.
         """
-        try:
+        with _errors(SearchError):
             self._core.read_prepared(
                 read,
                 dim=header["dim"],
@@ -244,8 +254,6 @@ class Searcher:
                 head=header["head"],
                 is_rotated=bool(header["is_rotated"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise SearchError(_first_line(error)) from error
         self._is_rotated = bool(header["is_rotated"])
 
     def forget_prepared(self) -> None:
@@ -304,7 +312,17 @@ class Searcher:
             MemoryLimitError: The limit is too small for so many queries; the message says what is enough.
             KeyboardInterrupt: Ctrl-C, within a second.
         """
-        try:
+        with _errors(SearchError):
+            _whole(
+                k=k,
+                max_per_group=max_per_group,
+                max_listed=max_listed,
+                first_query=first_query,
+                threads=threads,
+                memory_limit=memory_limit,
+            )
+            if not isinstance(thresholds, str | bytes):
+                thresholds = tuple(thresholds)  # a generator can be read once
             self._prepare_for(queries, k, thresholds, threads)
             scores, ids, counts, listed_scores, listed_ids, statistics = self._core.search(
                 queries,
@@ -323,10 +341,6 @@ class Searcher:
                 memory_limit=memory_limit,
                 may_rotate=self._is_rotated,
             )
-        except (TypeError, ValueError) as error:
-            raise SearchError(_first_line(error)) from error
-        except _core.MemoryLimitTooSmall as error:
-            raise MemoryLimitError(str(error)) from error
         return SearchResult(
             scores,
             ids,
@@ -346,10 +360,8 @@ class Searcher:
         threads: int = 0,
     ) -> Counts:
         """Count pairs at or over thresholds without keeping any; see `search`."""
-        try:
+        with _errors(SearchError):
             pairs, hit, _ = self._core.count(queries, thresholds, tally=tally, first_query=first_query, threads=threads)
-        except (TypeError, ValueError) as error:
-            raise SearchError(_first_line(error)) from error
         return Counts(pairs, hit)
 
 
@@ -372,10 +384,8 @@ def merge_topk(scores: Floats, ids: Ids, groups: Ids | None = None, *, max_per_g
         >>> merge_topk(s, np.array([[[4, 1]], [[3, 7]]]))[1]
         array([[3, 4]])
     """
-    try:
+    with _errors(SearchError):
         return _core.merge_topk(scores, ids, groups, max_per_group)
-    except (TypeError, ValueError) as error:
-        raise SearchError(_first_line(error)) from error
 
 
 def exact_scores(a: Floats, b: Floats) -> Floats:
@@ -385,10 +395,8 @@ def exact_scores(a: Floats, b: Floats) -> Floats:
         >>> exact_scores(np.ones((1, 3), np.float32), np.ones((1, 3), np.float32))
         array([3.], dtype=float32)
     """
-    try:
+    with _errors(SearchError):
         return _core.exact_scores(a, b)
-    except (TypeError, ValueError) as error:
-        raise SearchError(_first_line(error)) from error
 
 
 def plan_search(
@@ -418,7 +426,7 @@ def plan_search(
         >>> plan_search(1000, 64, k=10, memory_limit=2**24).total_bytes <= 2**24
         True
     """
-    try:
+    with _errors(UsageError):
         return _core.plan_search(
             base_rows,
             dim,
@@ -436,10 +444,6 @@ def plan_search(
             max_chunk_rows=max_chunk_rows,
             isa=isa,
         )
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    except _core.MemoryLimitTooSmall as error:
-        raise MemoryLimitError(str(error), error.minimum_bytes) from error
 
 
 def supported_isa_levels() -> list[str]:
@@ -453,10 +457,8 @@ def resolve_isa(requested: str = "") -> str:
     Raises:
         UsageError: The level is unknown or does not run here.
     """
-    try:
+    with _errors(UsageError):
         return _core.resolve_isa(requested)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,10 +476,8 @@ class Peak:
 
 def measure_peak(isa: str = "", *, threads: int = 0) -> Peak:
     """Measure what this processor can do at an instruction-set level, on `threads` threads at a time (0: all)."""
-    try:
+    with _errors(UsageError):
         found = _core.measure_peak(isa, threads)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     return Peak(found["integer"], found["float32"])
 
 

@@ -60,6 +60,13 @@ TEST_CASE("the argument comes before the environment, the environment before the
     CHECK(Searcher(4, 1, false, 0, levels.back()).isa() == levels.back());
 }
 
+TEST_CASE("a level that the whole run was started with runs here") {
+    const char* level = std::getenv("DEEPSSIM_ISA");
+    if (level == nullptr || *level == '\0') return;
+    CHECK(resolve_isa("") == level);
+    CHECK(simd::kernels_for(level).name == std::string(level));
+}
+
 TEST_CASE("an unknown level is refused by a line that names its origin and the choices") {
     CHECK_THROWS_WITH_AS(resolve_isa("sse9"), doctest::Contains("'sse9', does not run here"), InvalidInput);
     CHECK_THROWS_WITH_AS(resolve_isa("AVX2"), doctest::Contains("portable"), InvalidInput);

@@ -82,7 +82,7 @@ class ScanCase {
         const int limit = code_limit(kernels.format);
         const auto draw = [&] {
             if (at_ends) return static_cast<std::int8_t>(testing::below(rng, 8) == 0 ? -limit : limit);
-            const auto span = static_cast<std::size_t>(2 * limit + 1);
+            const std::size_t span = 2 * static_cast<std::size_t>(limit) + 1;
             return static_cast<std::int8_t>(static_cast<int>(testing::below(rng, span)) - limit);
         };
         for (std::int8_t& code : queries_) code = draw();
@@ -90,7 +90,9 @@ class ScanCase {
         for (std::size_t i = 0; i < n_queries_; ++i) {
             for (std::size_t r = 0; r < simd::kGroupRows; ++r) {
                 std::int64_t sum = 0;
-                for (std::size_t d = 0; d < dim; ++d) sum += queries_[i * dim + d] * rows_[r * dim + d];
+                for (std::size_t d = 0; d < dim; ++d) {
+                    sum += std::int64_t{queries_[i * dim + d]} * rows_[r * dim + d];
+                }
                 expected_.push_back(sum);
             }
         }

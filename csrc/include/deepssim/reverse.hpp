@@ -20,9 +20,9 @@ class Keeper;
 class ReverseTopk {
    public:
     struct Entry {
-        RowId row;  // index into the base, without the searcher's id offset
+        RowId row = 0;  // index into the base, without the searcher's id offset
         Match query;
-        GroupId group;
+        GroupId group = 0;
     };
 
     ReverseTopk(std::size_t rows, std::size_t k, std::size_t max_per_group);
