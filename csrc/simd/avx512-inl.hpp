@@ -18,10 +18,10 @@ inline void thresholds_of_8(const double* query, std::size_t tile, std::size_t f
     const __m512d reverse =
         _mm512_mul_pd(_mm512_sub_pd(_mm512_set1_pd(group[kRowCut]), term(kReverseOffset)), term(kReverseFactor));
     __m512d limit = _mm512_mul_pd(_mm512_min_pd(reverse, term(kCut)), _mm512_set1_pd(group[kInverseScale]));
-    limit = _mm512_fnmadd_pd(term(kSlack0), _mm512_set1_pd(group[kBound0]), limit);
-    limit = _mm512_fnmadd_pd(term(kSlack1), _mm512_set1_pd(group[kBound1]), limit);
-    limit = _mm512_fnmadd_pd(term(kSlack2), _mm512_set1_pd(group[kBound2]), limit);
-    limit = _mm512_fnmadd_pd(term(kSlack3), _mm512_set1_pd(group[kBound3]), limit);
+#pragma GCC unroll 6
+    for (std::size_t t = 0; t < kSlacks; ++t) {
+        limit = _mm512_fnmadd_pd(term(kSlack + t), _mm512_set1_pd(group[kBound + t]), limit);
+    }
     limit = _mm512_max_pd(limit, _mm512_set1_pd(-2147483648.0));
     limit = _mm512_min_pd(limit, _mm512_set1_pd(2147483647.0));
     const __m256i whole = _mm512_cvt_roundpd_epi32(limit, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);

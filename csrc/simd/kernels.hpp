@@ -30,9 +30,11 @@ enum class CodeFormat : std::uint8_t {
     kInt7Offset,  // -63 to 63, 64 added in base rows
 };
 
-// What bounds a pair's score: see docs/core.md. A query's numbers lie [term][query of the tile].
-enum QueryTerm : std::size_t { kCut, kReverseOffset, kReverseFactor, kSlack0, kSlack1, kSlack2, kSlack3, kQueryTerms };
-enum GroupTerm : std::size_t { kInverseScale, kRowCut, kBound0, kBound1, kBound2, kBound3, kGroupTerms };
+// What bounds a pair's score: see docs/core.md. A query's numbers lie [term][query of the tile]; its six slacks
+// go with the six bounds of a group.
+inline constexpr std::size_t kSlacks = 6;
+enum QueryTerm : std::size_t { kCut, kReverseOffset, kReverseFactor, kSlack, kQueryTerms = kSlack + kSlacks };
+enum GroupTerm : std::size_t { kInverseScale, kRowCut, kBound, kGroupTerms = kBound + kSlacks };
 
 // One group of base rows against consecutive tiles of queries: the group stays in the first-level cache.
 struct ScanJob {

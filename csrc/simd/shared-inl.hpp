@@ -111,7 +111,7 @@ inline void quantise_body(const float* row, const float* centre, std::size_t n, 
         const double reverse = (group[kRowCut] - term(kReverseOffset, i)) * term(kReverseFactor, i);
         const double cut = reverse < term(kCut, i) ? reverse : term(kCut, i);
         double limit = cut * group[kInverseScale];
-        for (std::size_t t = 0; t < 4; ++t) limit -= term(kSlack0 + t, i) * group[kBound0 + t];
+        for (std::size_t t = 0; t < kSlacks; ++t) limit -= term(kSlack + t, i) * group[kBound + t];
         limit = limit < kLow ? kLow : limit > kHigh ? kHigh : limit;
         auto whole = static_cast<std::int32_t>(limit);  // towards zero
         if (static_cast<double>(whole) > limit) --whole;

@@ -13,6 +13,9 @@ namespace {
 
 std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
 
+// Whole vectors of the coding kernel; see docs/core.md.
+constexpr std::size_t kLead = 8;
+
 // Upper bound of a norm from squares summed in float64, each wrong by a few last places, in any order.
 double norm_of(double squares, std::size_t n) {
     return std::sqrt(squares) * (1.0 + static_cast<double>(n + 8) * 0x1p-52);
@@ -42,6 +45,7 @@ int code_offset(simd::CodeFormat format) {
 CodeShape::CodeShape(std::size_t dim_in, std::size_t head_in, const simd::Kernels& kernels)
     : dim(dim_in),
       head(head_in == 0 ? dim_in : std::min(head_in, dim_in)),
+      lead(std::min<std::size_t>(head, kLead)),
       steps(round_up((head + simd::kStepBytes - 1) / simd::kStepBytes, kernels.step_multiple)),
       fine(head == dim ? 0 : round_up(head, 32)),
       rest_bytes(round_up(dim - head, 64)) {}
@@ -71,6 +75,15 @@ CodedPart encode(const simd::Kernels& kernels, const float* row, const float* ce
     // An element less its centre, and that less its code, are rounded: by 2^-53 of either.
     part.lost = norm_of(lost, n) + 0x1p-50 * (part.norm + part.coded_norm);
     return part;
+}
+
+double CodedHead::norm() const { return std::hypot(lead.norm, other.norm) * (1.0 + 0x1p-50); }
+
+CodedHead encode_head(const simd::Kernels& kernels, const CodeShape& shape, const float* row, const float* centre,
+                      double scale, int limit, std::int16_t* codes) {
+    const std::size_t n = shape.lead;
+    return {encode(kernels, row, centre, n, scale, limit, codes),
+            encode(kernels, row + n, centre + n, shape.head - n, scale, limit, codes + n)};
 }
 
 Rotation Rotation::blank(std::size_t dim) {

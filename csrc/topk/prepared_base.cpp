@@ -215,9 +215,11 @@ void PreparedBase::code_head(const simd::Kernels& kernels, std::size_t position,
                              std::int16_t* codes) {
     const int limit = code_limit(kernels.format);
     const int offset = code_offset(kernels.format);
-    const CodedPart part = encode(kernels, image, centre_.data(), shape_.head, group.scale, limit, codes);
-    group.head_norm = std::max(group.head_norm, part.norm);
-    group.head_lost = std::max(group.head_lost, part.lost);
+    const CodedHead part = encode_head(kernels, shape_, image, centre_.data(), group.scale, limit, codes);
+    group.lead_norm = std::max(group.lead_norm, part.lead.norm);
+    group.lead_lost = std::max(group.lead_lost, part.lead.lost);
+    group.other_norm = std::max(group.other_norm, part.other.norm);
+    group.other_lost = std::max(group.other_lost, part.other.lost);
     std::byte* panel = head_.get() + position / simd::kPanelRows * simd::kPanelRows * shape_.head_bytes() +
                        position % simd::kPanelRows * simd::kStepBytes;
     for (std::size_t d = 0; d < shape_.head; ++d) {
@@ -230,9 +232,10 @@ void PreparedBase::code_tail(const simd::Kernels& kernels, std::size_t position,
                              std::int16_t* codes) {
     const int offset = code_offset(kernels.format);
     std::byte* out = tail_.get() + position * shape_.tail_bytes();
-    const CodedPart fine =
-        encode(kernels, image, centre_.data(), shape_.head, group.fine_scale, fine_limit(shape_.head), codes);
-    group.fine_lost = std::max(group.fine_lost, fine.lost);
+    const CodedHead fine =
+        encode_head(kernels, shape_, image, centre_.data(), group.fine_scale, fine_limit(shape_.head), codes);
+    group.fine_lead_lost = std::max(group.fine_lead_lost, fine.lead.lost);
+    group.fine_other_lost = std::max(group.fine_other_lost, fine.other.lost);
     std::memcpy(out, codes, shape_.head * sizeof(std::int16_t));
     const CodedPart rest = encode(kernels, image + shape_.head, centre_.data() + shape_.head, shape_.rest(),
                                   group.rest_scale, code_limit(kernels.format), codes);
@@ -282,10 +285,9 @@ void PreparedBase::code_group(const BaseRows& base, const simd::Kernels& kernels
     double* terms = terms_.data() + g * simd::kGroupTerms;
     terms[simd::kInverseScale] = inverse;
     terms[simd::kRowCut] = std::numeric_limits<double>::infinity();
-    terms[simd::kBound0] = group.head_lost * up;
-    terms[simd::kBound1] = group.head_norm * up;
-    terms[simd::kBound2] = group.rest_norm * up;
-    terms[simd::kBound3] = group.norm * up;
+    const double bounds[simd::kSlacks] = {group.lead_lost,  group.lead_norm, group.other_lost,
+                                          group.other_norm, group.rest_norm, group.norm};
+    for (std::size_t t = 0; t < simd::kSlacks; ++t) terms[simd::kBound + t] = bounds[t] * up;
 }
 
 }  // namespace deepssim

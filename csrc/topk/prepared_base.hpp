@@ -31,11 +31,15 @@ class PreparedBase {
     void write(const WriteBytes& write) const;
 
     struct Group {
-        double scale;      // of the head's codes
-        double head_norm;  // the largest of its rows', less the centre
-        double head_lost;
+        double scale;  // of the head's codes
+        // The largest of its rows', less the centre: of the leading elements and of the head's others.
+        double lead_norm;
+        double lead_lost;
+        double other_norm;
+        double other_lost;
         double fine_scale;  // of the head's 16-bit codes
-        double fine_lost;
+        double fine_lead_lost;
+        double fine_other_lost;
         double rest_scale;
         double rest_norm;
         double rest_lost;

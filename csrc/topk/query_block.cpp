@@ -77,8 +77,8 @@ void QueryBlock::load_one(std::size_t slot, const float* image, double norm) {
     q = {};
 
     const double head_largest = kernels_.largest(image, origin_.data(), shape.head);
-    const CodedPart head =
-        encode(kernels_, image, origin_.data(), shape.head, scale_for(head_largest, limit), limit, codes_.data());
+    const CodedHead head =
+        encode_head(kernels_, shape, image, origin_.data(), scale_for(head_largest, limit), limit, codes_.data());
     std::int32_t sum = 0;
     for (std::size_t d = 0; d < shape.head; ++d) sum += codes_[d];
     starts_[slot] = -offset * sum;
@@ -90,24 +90,26 @@ void QueryBlock::load_one(std::size_t slot, const float* image, double norm) {
             out[i] = static_cast<std::byte>(codes_[d + i]);
         }
     }
-    q.scale = head.scale;
-    q.head_coded = head.coded_norm;
-    q.head_lost = head.lost;
+    q.scale = head.lead.scale;
+    q.lead_coded = head.lead.coded_norm;
+    q.lead_lost = head.lead.lost;
+    q.other_coded = head.other.coded_norm;
+    q.other_lost = head.other.lost;
     if (shape.rest() > 0) load_tail(slot, image, head_largest);
     q.offset = kernels_.inner(image, centre.data(), shape.dim);
     q.turned = base_.rotation().relative() * norm;
     const double reach = 4.0 * (base_.largest_norm() + base_.centre_norm());
-    q.margin = (float64_error_factor(shape.dim) + 0x1p-46) * (head.norm + q.rest_norm) * (base_.centre_norm() + reach) +
-               base_.rotation().absolute() * (norm + base_.largest_norm() + 1.0);
+    q.margin =
+        (float64_error_factor(shape.dim) + 0x1p-46) * (head.norm() + q.rest_norm) * (base_.centre_norm() + reach) +
+        base_.rotation().absolute() * (norm + base_.largest_norm() + 1.0);
 
     double* terms = terms_.data() + slot / tile_ * tile_ * simd::kQueryTerms + place;
     const double inverse = 1.0 / q.scale;
     terms[simd::kReverseOffset * tile_] = q.offset + q.margin + 0x1p-40 * (std::fabs(q.offset) + q.margin);
     terms[simd::kReverseFactor * tile_] = inverse;
-    terms[simd::kSlack0 * tile_] = q.head_coded * inverse * kUp;
-    terms[simd::kSlack1 * tile_] = q.head_lost * inverse * kUp;
-    terms[simd::kSlack2 * tile_] = q.rest_norm * inverse * kUp;
-    terms[simd::kSlack3 * tile_] = q.turned * inverse * kUp;
+    const double slacks[simd::kSlacks] = {q.lead_coded, q.lead_lost, q.other_coded,
+                                          q.other_lost, q.rest_norm, q.turned};
+    for (std::size_t t = 0; t < simd::kSlacks; ++t) terms[(simd::kSlack + t) * tile_] = slacks[t] * inverse * kUp;
 }
 
 void QueryBlock::load_tail(std::size_t slot, const float* image, double head_largest) {
@@ -115,12 +117,14 @@ void QueryBlock::load_tail(std::size_t slot, const float* image, double head_lar
     Bounds& q = bounds_[slot];
     std::byte* out = tail_.data() + slot * shape.tail_bytes();
     const int fine = fine_limit(shape.head);
-    const CodedPart head =
-        encode(kernels_, image, origin_.data(), shape.head, scale_for(head_largest, fine), fine, codes_.data());
+    const CodedHead head =
+        encode_head(kernels_, shape, image, origin_.data(), scale_for(head_largest, fine), fine, codes_.data());
     std::memcpy(out, codes_.data(), shape.head * sizeof(std::int16_t));
-    q.fine_scale = head.scale;
-    q.fine_coded = head.coded_norm;
-    q.fine_lost = head.lost;
+    q.fine_scale = head.lead.scale;
+    q.fine_lead_coded = head.lead.coded_norm;
+    q.fine_lead_lost = head.lead.lost;
+    q.fine_other_coded = head.other.coded_norm;
+    q.fine_other_lost = head.other.lost;
 
     const float* tail = image + shape.head;
     const int limit = code_limit(kernels_.format);
@@ -162,25 +166,27 @@ simd::ScanJob QueryBlock::job(std::size_t g, const double* group_terms, std::siz
 double QueryBlock::slack(std::size_t slot, std::size_t g) const {
     const Bounds& q = bounds_[slot];
     const PreparedBase::Group& group = base_.group(g);
-    return (q.head_coded * group.head_lost + q.head_lost * group.head_norm + q.rest_norm * group.rest_norm +
-            q.turned * group.norm + q.margin) *
+    return (q.lead_coded * group.lead_lost + q.lead_lost * group.lead_norm + q.other_coded * group.other_lost +
+            q.other_lost * group.other_norm + q.rest_norm * group.rest_norm + q.turned * group.norm + q.margin) *
            kUp;
+}
+
+double QueryBlock::fine_head_slack(const Bounds& q, const PreparedBase::Group& group) {
+    return q.fine_lead_coded * group.fine_lead_lost + q.fine_lead_lost * group.lead_norm +
+           q.fine_other_coded * group.fine_other_lost + q.fine_other_lost * group.other_norm + q.turned * group.norm +
+           q.margin;
 }
 
 double QueryBlock::fine_slack(std::size_t slot, std::size_t g) const {
     const Bounds& q = bounds_[slot];
     const PreparedBase::Group& group = base_.group(g);
-    return (q.fine_coded * group.fine_lost + q.fine_lost * group.head_norm + q.rest_norm * group.rest_norm +
-            q.turned * group.norm + q.margin) *
-           kUp;
+    return (fine_head_slack(q, group) + q.rest_norm * group.rest_norm) * kUp;
 }
 
 double QueryBlock::refined_slack(std::size_t slot, std::size_t g) const {
     const Bounds& q = bounds_[slot];
     const PreparedBase::Group& group = base_.group(g);
-    return (q.fine_coded * group.fine_lost + q.fine_lost * group.head_norm + q.rest_coded * group.rest_lost +
-            q.rest_lost * group.rest_norm + q.turned * group.norm + q.margin) *
-           kUp;
+    return (fine_head_slack(q, group) + q.rest_coded * group.rest_lost + q.rest_lost * group.rest_norm) * kUp;
 }
 
 QueryBlock::Refiner::Refiner(const QueryBlock& block, std::size_t slot, std::size_t g)

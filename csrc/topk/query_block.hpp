@@ -20,11 +20,15 @@ class QueryBlock {
         double scale = 1.0;   // of the head's codes
         double offset = 0.0;  // the score with the centre
         double margin = 0.0;  // rounding, apart from the codes
-        double head_coded = 0.0;
-        double head_lost = 0.0;
+        double lead_coded = 0.0;
+        double lead_lost = 0.0;
+        double other_coded = 0.0;
+        double other_lost = 0.0;
         double fine_scale = 1.0;  // of the head's 16-bit codes
-        double fine_coded = 0.0;
-        double fine_lost = 0.0;
+        double fine_lead_coded = 0.0;
+        double fine_lead_lost = 0.0;
+        double fine_other_coded = 0.0;
+        double fine_other_lost = 0.0;
         double rest_scale = 1.0;
         double rest_norm = 0.0;
         double rest_coded = 0.0;
@@ -88,6 +92,7 @@ class QueryBlock {
     double refined_slack(std::size_t slot, std::size_t g) const;
 
    private:
+    static double fine_head_slack(const Bounds& q, const PreparedBase::Group& group);
     void load_one(std::size_t slot, const float* image, double norm);
     void load_tail(std::size_t slot, const float* image, double head_largest);
 

@@ -237,10 +237,10 @@ def chosen(monkeypatch):
 
 
 def test_expected_queries_change_how_a_base_is_prepared_and_no_answer(chosen):
-    base, queries = uneven(2000, 64, 1, power=2.0), uneven(40, 64, 2, power=2.0)
+    base, queries = uneven(2000, 128, 1, power=2.0), uneven(40, 128, 2, power=2.0)
     found = []
     for expected_queries in (0, 1, 10**9):
-        searcher = Searcher(64, 2000, expected_queries=expected_queries)
+        searcher = Searcher(128, 2000, expected_queries=expected_queries)
         searcher.add(base)
         found.append(answers(searcher, queries, 6.0)[0])
         answers(searcher, queries, 6.0)
