@@ -76,18 +76,18 @@ def write_pairs(
         read_synthetic: The same for synthetic images.
 
     Returns:
-        A line for each pair left out.
+        A line for each reason that pairs were left out for.
     """
     remove_pairs(folder)
     target = make_private_folder(folder / FOLDER)
     entries: list[dict[str, Any]] = []
-    problems = []
+    missing: dict[str, list[str]] = {}
     for pair in pairs:
         row = {name: real.table[name][pair.real_row].as_py() for name in ("id", "path", "group")}
         try:
             images = read_real(row["path"], row["id"]), read_synthetic(pair.synthetic_path, pair.synthetic_id)
         except DeepSSIMError as error:
-            problems.append(f"no picture of the pair {row['id']} and {pair.synthetic_id}: {error}")
+            missing.setdefault(str(error), []).append(f"{row['id']} and {pair.synthetic_id}")
             continue
         names = [f"pair-{len(entries):03d}-{kind}.png" for kind in ("real", "synthetic")]
         for name, image in zip(names, images, strict=True):
@@ -107,4 +107,7 @@ def write_pairs(
             }
         )
     write_json(target / "pairs.json", entries)
-    return problems
+    return [
+        f"no picture of the pair {names[0]}{f' and of {len(names) - 1} more' if len(names) > 1 else ''}: {reason}"
+        for reason, names in missing.items()
+    ]

@@ -127,6 +127,8 @@ def test_score_gives_the_same_tables_from_what_was_kept(store, tmp_path):
         options = AuditOptions(
             calibration=given_thresholds("test", ".3,.6"), match=MatchOptions(keep_prepared=keep), command="score"
         )
-        score(store.path, synthetic.path, tmp_path / str(number), options=options)
+        result = score(store.path, synthetic.path, tmp_path / str(number), options=options)
         tables.append((tmp_path / str(number) / "matches.parquet").read_bytes())
+        # Embeddings that came without images: one line says so, not one for each pair.
+        assert sum("no picture" in line for line in result.summary["warnings"]) == 1
     assert tables[0] == tables[1] == tables[2]
