@@ -79,6 +79,7 @@ Worker::Worker(const SearchContext& context)
                           0.0,
                           0});
         slots_.back().pending.reserve(pending_limit_);
+        if (options.max_per_group == 0) slots_.back().lowers.reserve(options.k);
     }
     if (context.tally != nullptr) tallied_.reserve(kBuffered);
     if (context.reverse != nullptr) reversed_.reserve(kBuffered);
