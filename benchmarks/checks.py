@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from benchmarks.data import Floats
-from benchmarks.peers import Answer
+from benchmarks.peer import Answer
 
 
 def exact_score(a: Floats, b: Floats) -> np.float32:

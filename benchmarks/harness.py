@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data import Floats
-from benchmarks.peers import Answer, peer_class
+from benchmarks.peer import Answer
+from benchmarks.peers import peer_class
 
 ROOT = Path(__file__).resolve().parent.parent
 # Thread pools spin for a while after their last work; the next peer must not share the cores with that.

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data import Floats, gaussian
-from benchmarks.peers import Answer, Peer
+from benchmarks.peer import Answer, Peer
 
 # Empty: not set, which lets OpenBLAS choose. A variable set to nothing is a name that it does not know.
 CORE_TYPES = ("", "SAPPHIRERAPIDS", "COOPERLAKE", "SKYLAKEX", "ZEN", "HASWELL")

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from benchmarks.data import Floats
+from benchmarks.peer import Answer, Peer
 
 # A block of scores of this size is still in the caches of all cores when the best are selected.
 BLOCK_BYTES = 32 * 2**20
 # As many queries as the searcher looks at when it chooses how to scan.
 N_SAMPLED = 64
-
-Answer = tuple[np.ndarray, np.ndarray]
 
 
 def block_rows(n_base: int, item_bytes: int, n_blocks: int = 1) -> int:
@@ -37,55 +34,6 @@ def best_of_block(scores: np.ndarray, k: int) -> Answer:
     # Stable on sorted ids, so that ties within the selection go to the lower id.
     order = np.lexsort((found, -values), axis=1)
     return np.take_along_axis(found, order, 1), np.take_along_axis(values, order, 1)
-
-
-class Peer:
-    """One way to search. Subclasses say how; `threads` is what both steps may use.
-
-    Attributes:
-        packages: Distributions whose versions a result must state.
-    """
-
-    packages: tuple[str, ...] = ()
-
-    def __init__(self, threads: int, options: dict[str, Any]) -> None:
-        self.threads = threads
-        self.options = options
-
-    @classmethod
-    def environment(cls, threads: int) -> dict[str, str]:
-        """Return variables that must be set before the library is imported."""
-        return {"OMP_NUM_THREADS": str(threads)}
-
-    def tune(self, base: Floats, queries: Floats, k: int) -> None:
-        """Learn what is to be searched; try configurations on it and keep the fastest."""
-
-    def prepare(self, base: Floats) -> None:
-        """Index the base rows, replacing any before."""
-        raise NotImplementedError
-
-    def search(self, queries: Floats, k: int) -> Answer:
-        """Return ids and scores ``(n_queries, k)``, best first."""
-        raise NotImplementedError
-
-    def describe(self) -> dict[str, Any]:
-        """Return the configuration in use and versions."""
-        return {"versions": {name: importlib.metadata.version(name) for name in self.packages}}
-
-    def statistics(self) -> dict[str, Any]:
-        """Return counters of the last search."""
-        return {}
-
-    def peaks(self) -> dict[str, float]:
-        """Return multiply-adds per second that this processor reaches at most, by kind."""
-        return {}
-
-    def map_blocks(self, search: Callable[[Floats], Answer], queries: Floats, rows: int) -> Answer:
-        """Search blocks of queries in `threads` threads. The libraries used release the GIL."""
-        blocks = [queries[first : first + rows] for first in range(0, len(queries), rows)]
-        with ThreadPoolExecutor(self.threads) as pool:
-            answers = list(pool.map(search, blocks))
-        return np.concatenate([ids for ids, _ in answers]), np.concatenate([scores for _, scores in answers])
 
 
 class DeepSSIM(Peer):

@@ -14,7 +14,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from benchmarks.peers import Peer, make_peer
+from benchmarks.peer import Peer
+from benchmarks.peers import make_peer
 
 
 class Commands:
