@@ -13,9 +13,6 @@ namespace {
 
 std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
 
-// Whole vectors of the coding kernel; see docs/core.md.
-constexpr std::size_t kLead = 8;
-
 // Upper bound of a norm from squares summed in float64, each wrong by a few last places, in any order.
 double norm_of(double squares, std::size_t n) {
     return std::sqrt(squares) * (1.0 + static_cast<double>(n + 8) * 0x1p-52);
@@ -45,7 +42,7 @@ int code_offset(simd::CodeFormat format) {
 CodeShape::CodeShape(std::size_t dim_in, std::size_t head_in, const simd::Kernels& kernels)
     : dim(dim_in),
       head(head_in == 0 ? dim_in : std::min(head_in, dim_in)),
-      lead(std::min<std::size_t>(head, kLead)),
+      lead(std::min(head, kMostLead)),
       steps(round_up((head + simd::kStepBytes - 1) / simd::kStepBytes, kernels.step_multiple)),
       fine(head == dim ? 0 : round_up(head, 32)),
       rest_bytes(round_up(dim - head, 64)) {}
@@ -131,8 +128,10 @@ void Rotation::apply(const simd::Kernels& kernels, std::span<const float* const>
     const std::size_t tile = kernels.product_rows;
     const std::size_t width = padded(n);
     float* products = scratch + tile * dim_;
-    for (std::size_t d = 0; d < dim_; ++d) {
-        for (std::size_t i = 0; i < tile; ++i) scratch[d * tile + i] = i < rows.size() ? rows[i][d] : 0.0F;
+    std::fill_n(scratch, tile * dim_, 0.0F);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        const float* row = rows[i];
+        for (std::size_t d = 0; d < dim_; ++d) scratch[d * tile + i] = row[d];
     }
     kernels.product(scratch, panels_.data(), width / simd::kPanelRows, dim_, products);
     for (std::size_t i = 0; i < rows.size(); ++i) {

@@ -27,6 +27,9 @@ int fine_limit(std::size_t n);
 // How the elements of a row are split and padded. The head is scanned for every pair. Where there is a rest, pairs
 // that the head could not discard are looked at once more: the head in 16-bit codes, the rest in bytes.
 struct CodeShape {
+    // Whole vectors of the coding kernel.
+    static constexpr std::size_t kMostLead = 8;
+
     std::size_t dim = 0;
     std::size_t head = 0;        // elements; dim: there is no rest
     std::size_t lead = 0;        // the first elements of the head, which have norms of their own
@@ -37,8 +40,9 @@ struct CodeShape {
     CodeShape(std::size_t dim, std::size_t head, const simd::Kernels& kernels);
     std::size_t head_bytes() const { return steps * simd::kStepBytes; }
     std::size_t rest() const { return dim - head; }
+    std::size_t fine_bytes() const { return fine * sizeof(std::int16_t); }
     // Of what is looked at once more.
-    std::size_t tail_bytes() const { return fine * sizeof(std::int16_t) + rest_bytes; }
+    std::size_t tail_bytes() const { return fine_bytes() + rest_bytes; }
 
     // Bytes of a row's codes, however it is split.
     static std::size_t most_bytes(std::size_t dim, bool with_split, const simd::Kernels& kernels);

@@ -1,7 +1,7 @@
 #include "prepared_base.hpp"
 
 #include <algorithm>
-#include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -9,6 +9,7 @@
 
 #include "deepssim/cancel.hpp"
 #include "deepssim/exact.hpp"
+#include "order.hpp"
 #include "parallel.hpp"
 
 namespace deepssim {
@@ -18,8 +19,8 @@ namespace {
 // Rows that the centre is the mean of, at most: any centre keeps the bound true, a good one makes it tight.
 constexpr std::size_t kCentreRows = 16384;
 
-// Rows of a like rest that are ordered among themselves by their largest element.
-constexpr std::size_t kRunRows = 16 * simd::kGroupRows;
+// Groups that a thread codes at a time.
+constexpr std::size_t kRun = 8;
 
 std::size_t groups_of(std::size_t rows) { return (rows + simd::kGroupRows - 1) / simd::kGroupRows; }
 
@@ -38,22 +39,6 @@ std::vector<float> mean_of(const BaseRows& base) {
         mean[d] = static_cast<float>(sums[d] / static_cast<double>(n));
     }
     return mean;
-}
-
-// Calls task(i) for every i < n on several threads, each with a state of its own.
-template <class Make, class Task>
-void for_each_parallel(std::size_t n, std::size_t threads, const std::function<void()>& poll, const Make& make,
-                       const Task& task) {
-    std::atomic<std::size_t> next{0};
-    constexpr std::size_t kRun = 8;
-    const auto body = [&](const std::function<bool()>& should_stop) {
-        auto state = make();
-        for (std::size_t first = next.fetch_add(kRun); first < n; first = next.fetch_add(kRun)) {
-            if (should_stop()) throw Cancelled();
-            for (std::size_t i = first; i < std::min(n, first + kRun); ++i) task(i, state);
-        }
-    };
-    run_parallel(std::clamp<std::size_t>(n / kRun, 1, threads), body, poll);
 }
 
 }  // namespace
@@ -81,10 +66,11 @@ std::size_t PreparedBase::bytes(std::size_t dim, std::size_t rows, bool with_rot
     const std::size_t group_bytes =
         simd::kGroupRows * (code_bytes + sizeof(std::uint32_t)) + sizeof(Group) + simd::kGroupTerms * sizeof(double);
     // The keys that rows are ordered by, and the threads' buffers, are gone once it is made.
-    const std::size_t making = rows * sizeof(Key) + threads * Scratch::bytes(dim) + dim * 2 * sizeof(double);
-    return sizeof(PreparedBase) + 2 * (buffer_bytes(rows * code_bytes) - rows * code_bytes) +
-           groups_of(rows) * group_bytes + dim * sizeof(float) + (with_rotation ? Rotation::bytes(dim) : 0) + making +
-           4096;
+    const std::size_t making = rows * CodeShape::kMostLead * sizeof(float) + threads * Scratch::bytes(dim) + dim * 2 * sizeof(double);
+    return sizeof(PreparedBase) + 3 * (buffer_bytes(rows * code_bytes) - rows * code_bytes) +
+           groups_of(rows) * group_bytes +
+           dim * sizeof(float) + making + 4096 +
+           (with_rotation ? Rotation::bytes(dim) + Guide::bytes(groups_of(rows), Guide::kMostElements) : 0);
 }
 
 PreparedBase::PreparedBase(const BaseRows& base, const Preparation& preparation, const simd::Kernels& kernels,
@@ -97,9 +83,9 @@ PreparedBase::PreparedBase(const BaseRows& base, const Preparation& preparation,
     const std::vector<float> mean = mean_of(base);
     set_centre(mean, kernels);
     allocate(base.rows());
-    order_rows(base, mean, kernels, threads, poll);
+    order_rows(base, kernels, threads, poll);
     for_each_parallel(
-        groups_.size(), threads, poll, [&] { return Scratch(shape_); },
+        groups_.size(), kRun, threads, poll, [&] { return Scratch(shape_); },
         [&](std::size_t g, Scratch& scratch) { code_group(base, kernels, g, scratch); });
     for (const Group& group : groups_) largest_norm_ = std::max(largest_norm_, group.norm);
 }
@@ -114,8 +100,20 @@ void PreparedBase::for_each_piece(Self& self, const Piece& piece) {
     piece(self.order_.data(), self.order_.size() * sizeof(std::uint32_t));
     piece(self.groups_.data(), self.groups_.size() * sizeof(Group));
     piece(self.terms_.data(), self.terms_.size() * sizeof(double));
+    Guide::for_each_piece(self.guide_, piece);
     piece(self.head_.get(), rows * self.shape_.head_bytes());
-    piece(self.tail_.get(), rows * self.shape_.tail_bytes());
+    piece(self.fine_.get(), rows * self.shape_.fine_bytes());
+    piece(self.rest_.get(), rows * self.shape_.rest_bytes);
+}
+
+void PreparedBase::prefetch_tails(std::size_t g, std::uint64_t rows) const {
+    constexpr std::size_t kLine = 64;
+    for (; rows != 0; rows &= rows - 1) {
+        const std::size_t position = g * simd::kGroupRows + static_cast<std::size_t>(std::countr_zero(rows));
+        const auto* codes = reinterpret_cast<const std::byte*>(fine(position));
+        for (std::size_t at = 0; at < shape_.fine_bytes(); at += kLine) __builtin_prefetch(codes + at, 0, 2);
+        for (std::size_t at = 0; at < shape_.rest_bytes; at += kLine) __builtin_prefetch(rest(position) + at, 0, 2);
+    }
 }
 
 void PreparedBase::write(const WriteBytes& write) const {
@@ -148,8 +146,10 @@ void PreparedBase::allocate(std::size_t rows) {
     order_.resize(n_groups * simd::kGroupRows, 0);
     groups_.resize(n_groups);
     terms_.resize(n_groups * simd::kGroupTerms);
+    guide_ = Guide(n_groups, shape_.rest() == 0 ? 0 : shape_.lead);
     head_ = make_buffer(n_groups * simd::kGroupRows * shape_.head_bytes());
-    tail_ = make_buffer(n_groups * simd::kGroupRows * shape_.tail_bytes());
+    fine_ = make_buffer(n_groups * simd::kGroupRows * shape_.fine_bytes());
+    rest_ = make_buffer(n_groups * simd::kGroupRows * shape_.rest_bytes);
     stride_ = static_cast<std::size_t>(static_cast<double>(n_groups) * 0.618) | 1U;
     while (std::gcd(stride_, n_groups) > 1) stride_ += 2;
 }
@@ -163,52 +163,36 @@ void PreparedBase::set_centre(const std::vector<float>& mean, const simd::Kernel
     centre_norm_ = norm_of(centre_);
 }
 
-PreparedBase::Key PreparedBase::key_of(const float* row, const float* image, const std::vector<float>& mean,
-                                       const simd::Kernels& kernels) const {
-    Key key{0.0F, static_cast<float>(kernels.largest(image, centre_.data(), shape_.head))};
-    if (shape_.rest() == 0) return key;
-    // |row - mean|^2 less its head: rotations keep norms.
-    double head = 0.0;
-    for (std::size_t d = 0; d < shape_.head; ++d) {
-        const double z = static_cast<double>(image[d]) - static_cast<double>(centre_[d]);
-        head += z * z;
-    }
-    const double all = kernels.inner(row, row, shape_.dim) - 2.0 * kernels.inner(row, mean.data(), shape_.dim) +
-                       centre_norm_ * centre_norm_;
-    key.rest = static_cast<float>(all - head);
-    return key;
-}
-
-// Groups share one scale and one bound, so rows that are alike in what sets them go together: first by the norm of
-// the rest, where there is one, in runs, then by the largest element of the head.
-void PreparedBase::order_rows(const BaseRows& base, const std::vector<float>& mean, const simd::Kernels& kernels,
-                              std::size_t threads, const std::function<void()>& poll) {
+// Where there is a rest, groups are places: most of a row is in its leading elements, and the groups where a query's
+// best are likely to be can be told. Without, rows of a like largest element, which sets the scale, go together.
+void PreparedBase::order_rows(const BaseRows& base, const simd::Kernels& kernels, std::size_t threads,
+                              const std::function<void()>& poll) {
     const std::size_t n = base.rows();
-    std::iota(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(n), 0U);
-    std::vector<Key> keys(n);
     const std::size_t tile = kernels.product_rows;
+    const std::size_t width = shape_.rest() == 0 ? 1 : shape_.lead;
+    std::vector<float> keys(n * width);
     const auto fill_keys = [&](std::size_t block, Scratch& scratch) {
         const float* rows[simd::kMaxProductRows];
         const std::size_t first = block * tile;
         const std::size_t count = std::min(tile, n - first);
         for (std::size_t i = 0; i < count; ++i) rows[i] = base.row(first + i);
-        rotation_.apply(kernels, {rows, count}, shape_.head, scratch.product.data(), scratch.images.data(),
+        const std::size_t elements = shape_.rest() == 0 ? shape_.dim : shape_.lead;
+        rotation_.apply(kernels, {rows, count}, elements, scratch.product.data(), scratch.images.data(),
                         scratch.stride);
         for (std::size_t i = 0; i < count; ++i) {
-            keys[first + i] = key_of(rows[i], scratch.images.data() + i * scratch.stride, mean, kernels);
+            const float* image = scratch.images.data() + i * scratch.stride;
+            float* key = keys.data() + (first + i) * width;
+            if (shape_.rest() == 0) {
+                *key = static_cast<float>(kernels.largest(image, centre_.data(), shape_.dim));
+            } else {
+                std::copy_n(image, width, key);
+            }
         }
     };
-    for_each_parallel((n + tile - 1) / tile, threads, poll, [&] { return Scratch(shape_); }, fill_keys);
-
-    const auto sort_by = [&](std::size_t first, std::size_t last, float Key::*key) {
-        std::sort(order_.begin() + static_cast<std::ptrdiff_t>(first),
-                  order_.begin() + static_cast<std::ptrdiff_t>(last), [&](std::uint32_t a, std::uint32_t b) {
-                      return keys[a].*key < keys[b].*key || (keys[a].*key == keys[b].*key && a < b);
-                  });
-    };
-    if (shape_.rest() == 0) return sort_by(0, n, &Key::largest);
-    sort_by(0, n, &Key::rest);
-    for (std::size_t i = 0; i < n; i += kRunRows) sort_by(i, std::min(n, i + kRunRows), &Key::largest);
+    for_each_parallel((n + tile - 1) / tile, kRun, threads, poll, [&] { return Scratch(shape_); }, fill_keys);
+    const std::span<std::uint32_t> order(order_.data(), n);
+    if (shape_.rest() == 0) return order_by_key(keys, order);
+    order_by_place(keys, width, simd::kGroupRows, order, threads, poll);
 }
 
 void PreparedBase::code_head(const simd::Kernels& kernels, std::size_t position, const float* image, Group& group,
@@ -231,17 +215,16 @@ void PreparedBase::code_head(const simd::Kernels& kernels, std::size_t position,
 void PreparedBase::code_tail(const simd::Kernels& kernels, std::size_t position, const float* image, Group& group,
                              std::int16_t* codes) {
     const int offset = code_offset(kernels.format);
-    std::byte* out = tail_.get() + position * shape_.tail_bytes();
     const CodedHead fine =
         encode_head(kernels, shape_, image, centre_.data(), group.fine_scale, fine_limit(shape_.head), codes);
     group.fine_lead_lost = std::max(group.fine_lead_lost, fine.lead.lost);
     group.fine_other_lost = std::max(group.fine_other_lost, fine.other.lost);
-    std::memcpy(out, codes, shape_.head * sizeof(std::int16_t));
+    std::memcpy(fine_.get() + position * shape_.fine_bytes(), codes, shape_.head * sizeof(std::int16_t));
     const CodedPart rest = encode(kernels, image + shape_.head, centre_.data() + shape_.head, shape_.rest(),
                                   group.rest_scale, code_limit(kernels.format), codes);
     group.rest_norm = std::max(group.rest_norm, rest.norm);
     group.rest_lost = std::max(group.rest_lost, rest.lost);
-    out += shape_.fine * sizeof(std::int16_t);
+    std::byte* out = rest_.get() + position * shape_.rest_bytes;
     for (std::size_t d = 0; d < shape_.rest(); ++d) out[d] = static_cast<std::byte>(codes[d] + offset);
 }
 
@@ -258,6 +241,10 @@ void PreparedBase::code_group(const BaseRows& base, const simd::Kernels& kernels
         const float* rows[simd::kMaxProductRows];
         const std::size_t n = std::min(tile, count - start);
         for (std::size_t i = 0; i < n; ++i) rows[i] = base.row(order_[first + start + i]);
+        // Rows of a group lie all over the base: those of the next tile are on their way meanwhile.
+        for (std::size_t next = first + start + n; next < std::min(base.rows(), first + start + n + tile); ++next) {
+            base.prefetch(order_[next]);
+        }
         rotation_.apply(kernels, {rows, n}, shape_.dim, scratch.product.data(),
                         scratch.images.data() + start * scratch.stride, scratch.stride);
     }
@@ -268,12 +255,21 @@ void PreparedBase::code_group(const BaseRows& base, const simd::Kernels& kernels
         rest_largest = std::max(rest_largest, kernels.largest(image + shape_.head, rest_centre, shape_.rest()));
         group.norm = std::max(group.norm, base.norm(order_[first + i]));
     }
+    double place[Guide::kMostElements] = {};
+    for (std::size_t i = 0; i < count; ++i) {
+        const float* image = scratch.images.data() + i * scratch.stride;
+        for (std::size_t d = 0; d < guide_.elements(); ++d) place[d] += static_cast<double>(image[d]);
+    }
+    for (double& element : place) element /= static_cast<double>(count);
+    guide_.set(g, place);
     group.scale = scale_for(head_largest, code_limit(kernels.format));
     group.fine_scale = scale_for(head_largest, fine_limit(shape_.head));
     group.rest_scale = scale_for(rest_largest, code_limit(kernels.format));
     std::memset(head_.get() + first * shape_.head_bytes(), 0, simd::kGroupRows * shape_.head_bytes());
-    if (shape_.rest() > 0)
-        std::memset(tail_.get() + first * shape_.tail_bytes(), 0, simd::kGroupRows * shape_.tail_bytes());
+    if (shape_.rest() > 0) {
+        std::memset(fine_.get() + first * shape_.fine_bytes(), 0, simd::kGroupRows * shape_.fine_bytes());
+        std::memset(rest_.get() + first * shape_.rest_bytes, 0, simd::kGroupRows * shape_.rest_bytes);
+    }
     for (std::size_t i = 0; i < count; ++i) {
         const float* image = scratch.images.data() + i * scratch.stride;
         code_head(kernels, first + i, image, group, scratch.codes.data());

@@ -11,6 +11,7 @@
 #include "buffer.hpp"
 #include "codes.hpp"
 #include "deepssim/searcher.hpp"
+#include "guide.hpp"
 #include "simd/kernels.hpp"
 
 namespace deepssim {
@@ -57,15 +58,17 @@ class PreparedBase {
     // the first few show what the whole base is like, and thresholds rise soon.
     std::size_t visited(std::size_t i) const { return i * stride_ % groups_.size(); }
     const Group& group(std::size_t g) const { return groups_[g]; }
+    // Of no elements where rows are scanned whole.
+    const Guide& guide() const { return guide_; }
     const double* terms(std::size_t g) const { return terms_.data() + g * simd::kGroupTerms; }
     const std::byte* head(std::size_t g) const { return head_.get() + g * simd::kGroupRows * shape_.head_bytes(); }
-    // A row's 16-bit codes of the head, and after them its codes of the rest.
+    // A row's 16-bit codes of the head, and its codes of the rest.
     const std::int16_t* fine(std::size_t position) const {
-        return reinterpret_cast<const std::int16_t*>(tail_.get() + position * shape_.tail_bytes());
+        return reinterpret_cast<const std::int16_t*>(fine_.get() + position * shape_.fine_bytes());
     }
-    const std::byte* rest(std::size_t position) const {
-        return tail_.get() + position * shape_.tail_bytes() + shape_.fine * sizeof(std::int16_t);
-    }
+    const std::byte* rest(std::size_t position) const { return rest_.get() + position * shape_.rest_bytes; }
+    // Asks for what the rows of a group with a bit in `rows` are looked at by once more.
+    void prefetch_tails(std::size_t g, std::uint64_t rows) const;
     // The base row at a position of the scan's order.
     std::size_t row(std::size_t position) const { return order_[position]; }
 
@@ -75,17 +78,10 @@ class PreparedBase {
 
    private:
     struct Scratch;
-    // What rows are ordered by.
-    struct Key {
-        float rest;     // the squared norm of the rest, less the centre
-        float largest;  // element of the head, less the centre
-    };
     void allocate(std::size_t rows);
     void set_centre(const std::vector<float>& mean, const simd::Kernels& kernels);
-    Key key_of(const float* row, const float* image, const std::vector<float>& mean,
-               const simd::Kernels& kernels) const;
-    void order_rows(const BaseRows& base, const std::vector<float>& mean, const simd::Kernels& kernels,
-                    std::size_t threads, const std::function<void()>& poll);
+    void order_rows(const BaseRows& base, const simd::Kernels& kernels, std::size_t threads,
+                    const std::function<void()>& poll);
     void code_head(const simd::Kernels& kernels, std::size_t position, const float* image, Group& group,
                    std::int16_t* codes);
     void code_tail(const simd::Kernels& kernels, std::size_t position, const float* image, Group& group,
@@ -106,8 +102,10 @@ class PreparedBase {
     std::size_t groups_rows_ = 0;
     std::size_t stride_ = 1;  // has no divisor in common with the number of groups
     std::vector<double> terms_;
+    Guide guide_{0, 0};
     Buffer head_;
-    Buffer tail_;
+    Buffer fine_;
+    Buffer rest_;
 };
 
 }  // namespace deepssim

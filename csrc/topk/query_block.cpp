@@ -23,14 +23,16 @@ double lowered(double value) { return std::isfinite(value) ? value - std::fabs(v
 std::size_t QueryBlock::bytes(std::size_t capacity, std::size_t dim, bool with_split, const simd::Kernels& kernels) {
     const std::size_t n = padded_to_tiles(capacity, kernels.tile_queries);
     const std::size_t per_query = CodeShape::most_bytes(dim, with_split, kernels) + simd::kQueryTerms * sizeof(double) +
-                                  sizeof(std::int32_t) + sizeof(Bounds);
+                                  sizeof(std::int32_t) + sizeof(Bounds) +
+                                  (with_split ? Guide::kMostFound * sizeof(std::uint32_t) : 0);
     const std::size_t images = simd::kMaxProductRows * Rotation::padded(dim);
-    return n * per_query + (dim + Rotation::scratch_floats(dim) + images) * sizeof(float) + dim * sizeof(std::int16_t) +
-           1024;
+    const std::size_t scratch = std::max(Rotation::scratch_floats(dim), Guide::most_scratch_floats());
+    return n * per_query + (dim + scratch + images) * sizeof(float) + dim * sizeof(std::int16_t) + 1024;
 }
 
-QueryBlock::QueryBlock(const PreparedBase& base, const simd::Kernels& kernels, std::size_t capacity)
-    : base_(base), kernels_(kernels), tile_(kernels.tile_queries) {
+QueryBlock::QueryBlock(const PreparedBase& base, const simd::Kernels& kernels, std::size_t capacity,
+                       std::size_t n_likely)
+    : base_(base), kernels_(kernels), tile_(kernels.tile_queries), n_likely_(n_likely) {
     const CodeShape& shape = base.shape();
     const std::size_t n = padded_to_tiles(capacity, tile_);
     head_.resize(n * shape.head_bytes());
@@ -39,7 +41,8 @@ QueryBlock::QueryBlock(const PreparedBase& base, const simd::Kernels& kernels, s
     starts_.resize(n);
     bounds_.resize(n);
     origin_.resize(shape.dim, 0.0F);
-    product_.resize(Rotation::scratch_floats(shape.dim));
+    likely_.resize(n_likely * n);
+    product_.resize(std::max(Rotation::scratch_floats(shape.dim), base.guide().scratch_floats()));
     images_.resize(simd::kMaxProductRows * Rotation::padded(shape.dim));
     codes_.resize(shape.dim);
 }
@@ -62,6 +65,10 @@ void QueryBlock::load(MatrixView queries, std::span<const double> norms, std::si
         const std::size_t n = std::min(kernels_.product_rows, count - start);
         for (std::size_t i = 0; i < n; ++i) rows[i] = queries.row(first + start + i);
         base_.rotation().apply(kernels_, {rows, n}, dim, product_.data(), images_.data(), stride);
+        if (n_likely_ > 0) {
+            base_.guide().find(kernels_, images_.data(), stride, n, n_likely_, product_.data(),
+                               likely_.data() + start * n_likely_);
+        }
         for (std::size_t i = 0; i < n; ++i) {
             load_one(start + i, images_.data() + i * stride, norms[first + start + i]);
         }

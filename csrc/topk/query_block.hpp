@@ -37,7 +37,8 @@ class QueryBlock {
         std::int32_t rest_start = 0;  // undoes the offset of the rest's codes
     };
 
-    QueryBlock(const PreparedBase& base, const simd::Kernels& kernels, std::size_t capacity);
+    // `n_likely` groups are looked for that may hold a query's best.
+    QueryBlock(const PreparedBase& base, const simd::Kernels& kernels, std::size_t capacity, std::size_t n_likely);
 
     static std::size_t bytes(std::size_t capacity, std::size_t dim, bool with_split, const simd::Kernels& kernels);
 
@@ -47,6 +48,10 @@ class QueryBlock {
     std::size_t size() const { return size_; }
     std::size_t n_tiles() const { return (size_ + tile_ - 1) / tile_; }
     const Bounds& bounds(std::size_t slot) const { return bounds_[slot]; }
+    // As Guide::find.
+    std::span<const std::uint32_t> likely(std::size_t slot) const {
+        return {likely_.data() + slot * n_likely_, n_likely_};
+    }
 
     // A pair whose score is below `cut` need not be found for this query any more.
     void set_cut(std::size_t slot, double cut);
@@ -99,6 +104,7 @@ class QueryBlock {
     const PreparedBase& base_;
     const simd::Kernels& kernels_;
     std::size_t tile_;
+    std::size_t n_likely_;
     std::size_t size_ = 0;
     std::vector<std::byte> head_;
     std::vector<std::byte> tail_;
@@ -106,6 +112,7 @@ class QueryBlock {
     std::vector<std::int32_t> starts_;
     std::vector<Bounds> bounds_;
     std::vector<float> origin_;  // zeros: queries are not centred
+    std::vector<std::uint32_t> likely_;
     std::vector<float> product_;
     std::vector<float> images_;
     std::vector<std::int16_t> codes_;

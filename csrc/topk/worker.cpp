@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 
+#include "compare.hpp"
 #include "deepssim/exact.hpp"
 #include "deepssim/merge.hpp"
 
@@ -15,7 +16,6 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::size_t kBuffered = 16384;  // entries of a tally or of the reverse answer
-constexpr std::size_t kLine = 64;
 
 // Candidates of a query that wait for its threshold to rise before any is scored: enough of them to hold the
 // answer several times over, within reason.
@@ -23,6 +23,32 @@ std::size_t pending_limit(std::size_t k) { return std::clamp<std::size_t>(16 * k
 
 // New candidates after which those that were beaten meanwhile are dropped.
 std::size_t settle_after(std::size_t k) { return std::clamp<std::size_t>(k, 32, 128); }
+
+// Groups of a query that are looked at before the scan: enough rows to hold several answers.
+std::size_t n_likely(std::size_t k, const PreparedBase& prepared, bool with_reverse) {
+    if (k == 0 || with_reverse || prepared.guide().elements() == 0) return 0;
+    constexpr std::size_t kLeast = 2;
+    constexpr std::size_t kShare = 8;  // of the groups, at most
+    return std::min({kLeast + k / 32, Guide::kMostFound, prepared.n_groups() / kShare});
+}
+
+// A level that at least `wanted` of `values` reach, or all, and not many more. Those below any level are -infinity.
+float level_with(std::span<const float> values, std::size_t wanted) {
+    float low = kInfinity;
+    float high = -kInfinity;
+    for (const float value : values) {
+        high = std::max(high, value);
+        if (value > -kInfinity) low = std::min(low, value);
+    }
+    constexpr int kRounds = 12;
+    for (int round = 0; round < kRounds; ++round) {
+        const float middle = low + (high - low) * 0.5F;
+        const std::size_t count = count_reaching(values, middle);
+        (count >= wanted ? low : high) = middle;
+        if (count >= wanted && count < wanted + wanted / 2) break;
+    }
+    return low;
+}
 
 // float32 at or below, and at or above, a float64 within its range.
 float rounded_down(double value) {
@@ -36,12 +62,6 @@ float rounded_up(double value) {
 
 // Any number below this has a score below `threshold`: rounding is monotone.
 double value_below(float threshold) { return static_cast<double>(std::nextafter(threshold, -kInfinity)); }
-
-void prefetch_row(const float* row, std::size_t dim) {
-    const char* at = reinterpret_cast<const char*>(row);
-    const std::size_t bytes = std::min<std::size_t>(dim * sizeof(float), 32 * kLine);
-    for (std::size_t i = 0; i < bytes; i += kLine) __builtin_prefetch(at + i, 0, 2);
-}
 
 }  // namespace
 
@@ -63,7 +83,8 @@ Worker::Worker(const SearchContext& context)
       factor64_(float64_error_factor(context.base.dim())),
       lowest_threshold_(context.options.thresholds.empty() ? kInfinity : context.options.thresholds.front()),
       pending_limit_(pending_limit(context.options.k)),
-      block_(context.prepared, context.kernels, context.query_block) {
+      block_(context.prepared, context.kernels, context.query_block,
+             n_likely(context.options.k, context.prepared, context.reverse != nullptr)) {
     const SearchOptions& options = context.options;
     const std::size_t n = context.query_block + context.kernels.tile_queries;
     hits_.resize(n);
@@ -99,6 +120,51 @@ void Worker::begin(std::size_t first, std::size_t count) {
         query.settle_at = std::min(pending_limit_, 2 * settle_after(context_.options.k));
         std::fill(query.counts.begin(), query.counts.end(), 0);
         set_cut(slot);
+        if (!block_.likely(slot).empty()) warm_up(slot);
+    }
+}
+
+// Looks at the groups that are likely to hold a query's best, so that the scan starts from a threshold: at the rows of
+// the largest bounds first, then at those that these leave.
+void Worker::warm_up(std::size_t slot) {
+    const std::span<const std::uint32_t> likely = block_.likely(slot);
+    uppers_.assign(likely.size() * simd::kGroupRows, -kInfinity);
+    std::uint64_t left[Guide::kMostFound] = {};
+    for (std::size_t i = 0; i < likely.size(); ++i) {
+        if (likely[i] == Guide::kNone) continue;
+        left[i] = ~std::uint64_t{0} >> (simd::kGroupRows - context_.prepared.group(likely[i]).rows);
+        fill_uppers(slot, likely[i], uppers_.data() + i * simd::kGroupRows);
+    }
+    const auto look_from = [&](float level) {
+        std::uint64_t rows[Guide::kMostFound];
+        for (std::size_t i = 0; i < likely.size(); ++i) {
+            rows[i] = left[i] & ~mask_below(uppers_.data() + i * simd::kGroupRows, level);
+            left[i] &= ~rows[i];
+            statistics_.kept += std::popcount(rows[i]);
+            context_.prepared.prefetch_tails(likely[i], rows[i]);
+        }
+        for (std::size_t i = 0; i < likely.size(); ++i) {
+            if (rows[i] != 0) look_closer(slot, likely[i], rows[i]);
+        }
+    };
+    look_from(level_with(uppers_, 2 * context_.options.k));
+    look_from(rounded_down(slots_[slot].cut));
+}
+
+// Upper bounds of the scores of a query with the rows of a group, by the codes that are scanned.
+void Worker::fill_uppers(std::size_t slot, std::uint32_t g, float* out) {
+    const std::size_t tile = slot / context_.kernels.tile_queries;
+    const std::size_t place = slot % context_.kernels.tile_queries;
+    const std::size_t found =
+        context_.kernels.scan(block_.job(g, context_.prepared.terms(g), tile, 1), hits_.data(), sums_.data());
+    for (std::size_t i = 0; i < found; ++i) {
+        if (hits_[i].query != place) continue;
+        const double offset = block_.bounds(slot).offset + block_.slack(slot, g);
+        const double factor = block_.head_factor(slot, g);
+        for (std::size_t lane = 0; lane < context_.prepared.group(g).rows; ++lane) {
+            const std::int32_t sum = sums_[i * simd::kGroupRows + lane];
+            out[lane] = rounded_up(offset + factor * static_cast<double>(sum));
+        }
     }
 }
 
@@ -130,7 +196,8 @@ void Worker::scan_group(std::size_t g) {
         const std::size_t found = context_.kernels.scan(block_.job(g, terms, tile, count), hits_.data(), sums_.data());
         for (std::size_t i = 0; i < found; ++i) {
             const std::size_t slot = tile * context_.kernels.tile_queries + hits_[i].query;
-            if (slot < n_queries_) consider(hits_[i], slot, g, sums_.data() + i * simd::kGroupRows);
+            if (slot >= n_queries_ || std::ranges::find(block_.likely(slot), g) != block_.likely(slot).end()) continue;
+            consider(hits_[i], slot, g, sums_.data() + i * simd::kGroupRows);
         }
         if (context_.reverse != nullptr) flush();
         tile += count;
@@ -154,28 +221,28 @@ void Worker::consider(const simd::Hit& hit, std::size_t slot, std::size_t g, con
     const std::size_t rows = prepared.group(g).rows;
     const std::uint64_t real = rows == simd::kGroupRows ? hit.rows : hit.rows & ((std::uint64_t{1} << rows) - 1);
     statistics_.kept += std::popcount(real);
+    if (prepared.shape().rest() > 0) return look_closer(slot, g, real);
     const double offset = block_.bounds(slot).offset;
     const double factor = block_.head_factor(slot, g);
     const double slack = block_.slack(slot, g);
-    const std::size_t first = g * simd::kGroupRows;
-    if (prepared.shape().rest() == 0) {
-        for (std::uint64_t left = real; left != 0; left &= left - 1) {
-            const auto lane = static_cast<std::size_t>(std::countr_zero(left));
-            consider_pair(slot, first + lane, offset + factor * static_cast<double>(sums[lane]), slack);
-        }
-        return;
-    }
-    const QueryBlock::Refiner refine(block_, slot, g);
-    const double fine_slack = block_.fine_slack(slot, g);
-    const double refined_slack = block_.refined_slack(slot, g);
     for (std::uint64_t left = real; left != 0; left &= left - 1) {
         const auto lane = static_cast<std::size_t>(std::countr_zero(left));
-        // The threshold may have risen since the scan.
-        const bool is_alone = context_.reverse == nullptr;
-        if (is_alone && offset + factor * static_cast<double>(sums[lane]) + slack < slots_[slot].cut) continue;
-        const double head = refine.head(first + lane);
-        if (is_alone && head + fine_slack < slots_[slot].cut) continue;
-        consider_pair(slot, first + lane, head + refine.rest(first + lane), refined_slack);
+        const double value = offset + factor * static_cast<double>(sums[lane]);
+        consider_pair(slot, g * simd::kGroupRows + lane, value, slack);
+    }
+}
+
+// Rows of a group that have a rest, by finer codes.
+void Worker::look_closer(std::size_t slot, std::size_t g, std::uint64_t rows) {
+    const QueryBlock::Refiner refine(block_, slot, g);
+    const double fine_slack = block_.fine_slack(slot, g);
+    double refined_slack = -1.0;  // few pairs need it
+    for (std::uint64_t left = rows; left != 0; left &= left - 1) {
+        const std::size_t position = g * simd::kGroupRows + static_cast<std::size_t>(std::countr_zero(left));
+        const double head = refine.head(position);
+        if (context_.reverse == nullptr && head + fine_slack < slots_[slot].cut) continue;
+        if (refined_slack < 0.0) refined_slack = block_.refined_slack(slot, g);
+        consider_pair(slot, position, head + refine.rest(position), refined_slack);
     }
 }
 
@@ -264,11 +331,11 @@ void Worker::rescore(std::size_t slot, const Candidate* candidates, std::size_t 
     const double scale = factor64_ * context_.query_norms[query];
     constexpr std::size_t kAhead = 3;
     for (std::size_t i = 0; i < std::min(n, kAhead); ++i) {
-        prefetch_row(base.row(context_.prepared.row(candidates[i].position)), base.dim());
+        base.prefetch(context_.prepared.row(candidates[i].position));
     }
     for (std::size_t i = 0; i < n; ++i) {
         if (i + kAhead < n) {
-            prefetch_row(base.row(context_.prepared.row(candidates[i + kAhead].position)), base.dim());
+            base.prefetch(context_.prepared.row(candidates[i + kAhead].position));
         }
         const std::size_t index = context_.prepared.row(candidates[i].position);
         const double sum = context_.kernels.inner(row, base.row(index), base.dim());

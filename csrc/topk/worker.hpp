@@ -74,7 +74,10 @@ class Worker {
 
     void begin(std::size_t first, std::size_t count);
     void scan_group(std::size_t g);
+    void warm_up(std::size_t slot);
+    void fill_uppers(std::size_t slot, std::uint32_t g, float* out);
     void consider(const simd::Hit& hit, std::size_t slot, std::size_t g, const std::int32_t* sums);
+    void look_closer(std::size_t slot, std::size_t g, std::uint64_t rows);
     void consider_pair(std::size_t slot, std::size_t position, double value, double slack);
     void set_cut(std::size_t slot);
     void raise_proven(std::size_t slot, float lower);
@@ -99,6 +102,7 @@ class Worker {
     std::vector<std::int32_t> sums_;
     std::vector<Match> probe_;  // scratch of raise_proven_capped
     std::vector<GroupId> probe_groups_;
+    std::vector<float> uppers_;  // scratch of warm_up
     std::vector<Query> slots_;
     std::vector<RowTally::Entry> tallied_;
     std::vector<ReverseTopk::Entry> reversed_;

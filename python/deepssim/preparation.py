@@ -8,10 +8,12 @@ search and nothing else.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 __all__ = ["WHOLE", "Preparation", "Workload", "choice_bytes", "choose_preparation", "sample_size"]
 
@@ -19,18 +21,34 @@ Floats = NDArray[np.float32]
 
 SAMPLE_BYTES = 8 * 2**20
 SAMPLE_QUERIES = 64
-PROBE_ROWS = 4096
+PROBE_ROWS = 2048
 LEAD = 8
 HEADS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
-# Costs in multiply-adds of the integer scan, from benchmarks/bench_topk.py: float32 runs at a quarter of its rate;
-# a pair costs as much as twenty elements beside its elements; a pair that the head leaves is looked at on its own.
-FLOAT32_COST = 4.0
-PAIR_COST = 20.0
-KEPT_PAIR_COST = 8000.0
+# Costs in float32 multiply-adds of the rotation, from benchmarks/bench_topk.py: a pair beside its elements, and a
+# pair that the head leaves and that is looked at on its own.
+PAIR_COST = 6.5
+KEPT_PAIR_COST = 4000.0
 # Rows of equal variance in all directions have a spread of one; sampling alone gives a little more.
 SMALLEST_SPREAD = 1.5
 SMALLEST_GAIN = 1.15
+
+
+@dataclass(frozen=True, slots=True)
+class ScanCost:
+    """What an instruction set makes of elements.
+
+    Attributes:
+        element: Cost of an element of a pair, in float32 multiply-adds.
+        multiple: Elements that a head is padded to a multiple of.
+    """
+
+    element: float
+    multiple: int = 4
+
+
+SCAN_COSTS = {"amx": ScanCost(0.067, 64), "avx512vnni": ScanCost(0.24)}
+SCAN_COST = ScanCost(0.4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +60,29 @@ class Workload:
         n_queries: Queries to expect, over all searches.
         k: Places of an answer.
         threshold: The lowest score of interest beside the k best, or None.
+        isa: Instruction-set level that scans.
     """
 
     n_rows: int
     n_queries: int
     k: int
     threshold: float | None = None
+    isa: str = ""
+
+    @property
+    def n_pairs(self) -> float:
+        """Pairs to scan."""
+        return float(self.n_rows) * self.n_queries
+
+    def scan_cost(self, elements: int) -> float:
+        """Return what scanning all pairs by so many elements costs, without the pairs that are left."""
+        cost = SCAN_COSTS.get(self.isa, SCAN_COST)
+        padded = -(-elements // cost.multiple) * cost.multiple
+        return self.n_pairs * (padded * cost.element + PAIR_COST)
+
+    def turning_cost(self, dim: int) -> float:
+        """Return what rotating the rows and the queries costs."""
+        return float(dim) ** 2 * (1.1 * self.n_rows + self.n_queries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +125,20 @@ def choose_preparation(rows: Floats, queries: Floats, workload: Workload) -> Pre
     dim = rows.shape[1]
     if len(rows) < 2 * dim or len(queries) == 0 or not _may_pay(dim, len(rows), workload):
         return WHOLE
-    with np.errstate(all="ignore"):  # rows near the largest norm overflow here
+    # One thread: those of a BLAS wait busily for more work, in the way of the core's, for longer than this takes.
+    # Rows near the largest norm overflow here.
+    with _blas().limit(limits=1, user_api="blas"), np.errstate(all="ignore"):
         mean = rows.mean(axis=0)
         centred = rows - mean
         covariance = centred.T @ centred
         if not np.isfinite(covariance).all() or not _spread(covariance) >= SMALLEST_SPREAD:
             return WHOLE
         return _choose_among(centred, mean, covariance, queries, workload)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _choose_among(
@@ -117,13 +159,8 @@ def _choose_among(
 
 def _may_pay(dim: int, n_sampled: int, workload: Workload) -> bool:
     """Whether finding and applying a rotation is small beside the scan that it may shorten."""
-    scan = workload.n_queries * workload.n_rows * (dim + PAIR_COST)
-    finding = (n_sampled * dim**2 + 20.0 * dim**3) * FLOAT32_COST
-    return _rotating(dim, workload) + finding < 0.25 * scan
-
-
-def _rotating(dim: int, workload: Workload) -> float:
-    return FLOAT32_COST * dim**2 * (1.25 * workload.n_rows + workload.n_queries)
+    finding = n_sampled * dim**2 + 20.0 * dim**3
+    return workload.turning_cost(dim) + finding < 0.25 * workload.scan_cost(dim)
 
 
 def _spread(covariance: Floats) -> float:
@@ -136,24 +173,41 @@ def _best_head(rows: Floats, queries: Floats, offsets: Floats, workload: Workloa
     """Return how many leading elements cost least, 0 where no split beats the whole."""
     dim = rows.shape[1]
     scores = queries @ rows.T + offsets[:, None]
-    # The k-th best of the base, as the sample shows it: too low where its rank in the sample is below one.
-    rank = int(np.clip(round(workload.k * len(rows) / max(1, workload.n_rows)), 1, len(rows)))
-    wanted = np.partition(scores, len(rows) - rank, axis=1)[:, len(rows) - rank]
-    if workload.k == 0:
-        wanted = np.full(len(queries), np.inf, np.float32)
-    if workload.threshold is not None:
-        wanted = np.minimum(wanted, np.float32(workload.threshold))
-    pairs = float(workload.n_rows) * workload.n_queries
-    whole = pairs * (dim + PAIR_COST)
-    best, best_cost = 0, whole / SMALLEST_GAIN
-    for head in (h for h in HEADS if h < dim):
-        rest = np.linalg.norm(queries[:, head:], axis=1)[:, None] * np.linalg.norm(rows[:, head:], axis=1)
-        bound = scores - queries[:, head:] @ rows[:, head:].T + rest + _code_loss(rows[:, :head], queries[:, :head])
-        kept = float((bound >= wanted[:, None]).mean())
-        cost = pairs * (head + PAIR_COST + kept * KEPT_PAIR_COST) + _rotating(dim, workload)
+    wanted = _wanted_scores(scores, workload)
+
+    def cost_of(head: int, bounds: Floats) -> float:
+        kept = float((bounds >= wanted[:, None]).mean())
+        return workload.scan_cost(head) + kept * workload.n_pairs * KEPT_PAIR_COST
+
+    # Of the whole more pairs are left, because nothing guides its first thresholds, but each costs less.
+    best, best_cost = 0, cost_of(dim, scores + _code_loss(rows, queries)) / SMALLEST_GAIN
+    approximate = offsets[:, None] + _code_loss(rows[:, :LEAD], queries[:, :LEAD])  # the core bounds them apart
+    last = 0
+    for head in (head for head in HEADS if head < dim):
+        approximate = approximate + queries[:, last:head] @ rows[:, last:head].T
+        last = head
+        loss = _code_loss(rows[:, LEAD:head], queries[:, LEAD:head])
+        rest = _norms(queries[:, head:])[:, None] * _norms(rows[:, head:])
+        cost = cost_of(head, approximate + loss + rest) + workload.turning_cost(dim)
         if cost < best_cost:
             best, best_cost = head, cost
     return best
+
+
+def _wanted_scores(scores: Floats, workload: Workload) -> Floats:
+    """Return the lowest score of interest of each query, from scores ``(n_queries, n_rows)`` of a sample."""
+    if workload.k == 0:
+        wanted = np.full(len(scores), np.inf, np.float32)
+    else:
+        # The k-th best of the base, as the sample shows it: too low where its rank in the sample is below one.
+        n = scores.shape[1]
+        rank = int(np.clip(round(workload.k * n / max(1, workload.n_rows)), 1, n))
+        wanted = np.partition(scores, n - rank, axis=1)[:, n - rank]
+    return wanted if workload.threshold is None else np.minimum(wanted, np.float32(workload.threshold))
+
+
+def _norms(rows: Floats) -> Floats:
+    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
 
 
 def _code_loss(rows: Floats, queries: Floats) -> Floats:
@@ -162,10 +216,5 @@ def _code_loss(rows: Floats, queries: Floats) -> Floats:
     def step(x: Floats) -> Floats:
         return np.asarray(np.abs(x).max(axis=1) / np.float32(127 * np.sqrt(12)), np.float32)
 
-    total = np.zeros((len(queries), len(rows)), np.float32)
-    for part in (slice(None, LEAD), slice(LEAD, None)):  # the core bounds the leading elements apart
-        q, x = queries[:, part], rows[:, part]
-        root = np.float32(np.sqrt(q.shape[1]))
-        total += root * np.linalg.norm(q, axis=1)[:, None] * step(rows)
-        total += root * step(queries)[:, None] * np.linalg.norm(x, axis=1)
-    return total
+    root = np.float32(np.sqrt(rows.shape[1]))
+    return root * (_norms(queries)[:, None] * step(rows) + step(queries)[:, None] * _norms(rows))

@@ -20,7 +20,7 @@ from deepssim.store import Store
 __all__ = ["keep_prepared", "take_prepared"]
 
 FORMAT = "deepssim-prepared"
-VERSION = 1
+VERSION = 2
 DIGEST_BYTES = 32
 LONGEST_LINE = 2**20
 

@@ -266,7 +266,11 @@ class Searcher:
         if self._core.is_prepared() or not is_usable or queries.shape[1] != self.dim or not len(self):
             return  # where the queries cannot be taken the search says why
         workload = Workload(
-            len(self), max(self._expected_queries, len(queries)), min(k, len(self)), min(thresholds, default=None)
+            n_rows=len(self),
+            n_queries=max(self._expected_queries, len(queries)),
+            k=min(k, len(self)),
+            threshold=min(thresholds, default=None),
+            isa=self.isa,
         )
         rows = self._core.sample(sample_size(self.dim))
         self.prepare(choose_preparation(rows, queries, workload), threads=threads)

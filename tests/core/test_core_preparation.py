@@ -240,7 +240,7 @@ def test_expected_queries_change_how_a_base_is_prepared_and_no_answer(chosen):
     base, queries = uneven(2000, 128, 1, power=2.0), uneven(40, 128, 2, power=2.0)
     found = []
     for expected_queries in (0, 1, 10**9):
-        searcher = Searcher(128, 2000, expected_queries=expected_queries)
+        searcher = Searcher(128, 2000, expected_queries=expected_queries, isa="portable")
         searcher.add(base)
         found.append(answers(searcher, queries, 6.0)[0])
         answers(searcher, queries, 6.0)
@@ -253,7 +253,7 @@ def test_expected_queries_change_how_a_base_is_prepared_and_no_answer(chosen):
 def test_rows_added_after_a_search_are_found(chosen):
     base, queries = uneven(2000, 64, 1, power=2.0), uneven(12, 64, 2, power=2.0)
     scores = score_matrix(queries, base)
-    searcher = Searcher(64, 2000, expected_queries=10**9)
+    searcher = Searcher(64, 2000, expected_queries=10**9, isa="portable")
     for begin, end in ((0, 1), (1, 900), (900, 900), (900, 901), (901, 2000)):
         searcher.add(base[begin:end])
         result = searcher.search(queries, 5)

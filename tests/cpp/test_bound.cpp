@@ -127,7 +127,7 @@ Violations hunt(const simd::Kernels& kernels, const Rows& queries, const Rows& r
     const PreparedBase prepared(base, preparation, kernels, 1, {});
     std::vector<double> norms;
     for (std::size_t i = 0; i < queries.rows; ++i) norms.push_back(norm_upper_bound(queries.row(i), queries.cols));
-    QueryBlock block(prepared, kernels, queries.rows);
+    QueryBlock block(prepared, kernels, queries.rows, 0);
     block.load(queries.view(), norms, 0, queries.rows);
     std::vector<simd::Hit> hits(queries.rows + simd::kMaxTileQueries);
     std::vector<std::int32_t> sums(hits.size() * simd::kGroupRows);
