@@ -207,7 +207,7 @@ def _wanted_scores(scores: Floats, workload: Workload) -> Floats:
 
 
 def _norms(rows: Floats) -> Floats:
-    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", rows, rows)))
 
 
 def _code_loss(rows: Floats, queries: Floats) -> Floats:
