@@ -77,9 +77,9 @@ struct Kernels {
     std::int32_t (*fine_dot)(const std::int16_t* query, const std::int16_t* row, std::size_t n);
 
     // Codes round((row[i] - centre[i]) * inverse_scale), cut to +-limit, which `n` elements take; adds up the
-    // squares of the elements less their centre and of what the codes lose at `scale`, in float64.
+    // squares of the elements less their centre, of what the codes lose at `scale`, and of the codes, in float64.
     void (*quantise)(const float* row, const float* centre, std::size_t n, double scale, double inverse_scale,
-                     double limit, std::int16_t* codes, double* squares, double* lost_squares);
+                     double limit, std::int16_t* codes, double* squares, double* lost_squares, double* code_squares);
 
     // The largest |row[i] - centre[i]|, rounded like float64.
     double (*largest)(const float* row, const float* centre, std::size_t n);

@@ -69,10 +69,12 @@ inline double largest_body(const float* row, const float* centre, std::size_t n)
 }
 
 inline void quantise_body(const float* row, const float* centre, std::size_t n, double scale, double inverse_scale,
-                          double limit, std::int16_t* codes, double* squares, double* lost_squares) {
+                          double limit, std::int16_t* codes, double* squares, double* lost_squares,
+                          double* code_squares) {
     constexpr double kRound = 0x1.8p52;  // adding and subtracting it rounds to an integer
     Doubles8 sum = {};
     Doubles8 lost = {};
+    Doubles8 coded = {};
     Doubles8 x;
     Doubles8 c;
     for (std::size_t i = 0; i < n; i += kLanes) {
@@ -94,11 +96,13 @@ inline void quantise_body(const float* row, const float* centre, std::size_t n, 
         const Doubles8 error = x - code * scale;
         sum += x * x;
         lost += error * error;
+        coded += code * code;
         const Shorts8 narrow = __builtin_convertvector(__builtin_convertvector(code, Ints8), Shorts8);
         std::memcpy(codes + i, &narrow, count * sizeof(std::int16_t));
     }
     *squares += total(sum);
     *lost_squares += total(lost);
+    *code_squares += total(coded);  // exact: less than 2^53
 }
 
 // The integer from which on a pair of each query of a tile with a group is kept.

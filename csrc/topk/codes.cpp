@@ -59,16 +59,12 @@ CodedPart encode(const simd::Kernels& kernels, const float* row, const float* ce
                  int limit, std::int16_t* codes) {
     double squares = 0.0;
     double lost = 0.0;
-    kernels.quantise(row, centre, n, scale, 1.0 / scale, limit, codes, &squares, &lost);
-    std::int64_t code_squares = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-        const std::int32_t square = codes[i] * codes[i];
-        code_squares += square;
-    }
+    double code_squares = 0.0;
+    kernels.quantise(row, centre, n, scale, 1.0 / scale, limit, codes, &squares, &lost, &code_squares);
     CodedPart part;
     part.scale = scale;
     part.norm = norm_of(squares, n);
-    part.coded_norm = norm_of(static_cast<double>(code_squares), n) * scale * (1.0 + 0x1p-50);
+    part.coded_norm = norm_of(code_squares, n) * scale * (1.0 + 0x1p-50);
     // An element less its centre, and that less its code, are rounded: by 2^-53 of either.
     part.lost = norm_of(lost, n) + 0x1p-50 * (part.norm + part.coded_norm);
     return part;

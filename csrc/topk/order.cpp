@@ -73,9 +73,8 @@ class Halving {
 
 void order_by_key(std::span<const float> keys, std::span<std::uint32_t> order) {
     std::iota(order.begin(), order.end(), 0U);
-    std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
-        return keys[a] < keys[b] || (keys[a] == keys[b] && a < b);
-    });
+    std::sort(order.begin(), order.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return keys[a] < keys[b] || (keys[a] == keys[b] && a < b); });
 }
 
 void order_by_place(std::span<const float> points, std::size_t dim, std::size_t group, std::span<std::uint32_t> order,

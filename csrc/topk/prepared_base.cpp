@@ -66,10 +66,10 @@ std::size_t PreparedBase::bytes(std::size_t dim, std::size_t rows, bool with_rot
     const std::size_t group_bytes =
         simd::kGroupRows * (code_bytes + sizeof(std::uint32_t)) + sizeof(Group) + simd::kGroupTerms * sizeof(double);
     // The keys that rows are ordered by, and the threads' buffers, are gone once it is made.
-    const std::size_t making = rows * CodeShape::kMostLead * sizeof(float) + threads * Scratch::bytes(dim) + dim * 2 * sizeof(double);
+    const std::size_t making =
+        rows * CodeShape::kMostLead * sizeof(float) + threads * Scratch::bytes(dim) + dim * 2 * sizeof(double);
     return sizeof(PreparedBase) + 3 * (buffer_bytes(rows * code_bytes) - rows * code_bytes) +
-           groups_of(rows) * group_bytes +
-           dim * sizeof(float) + making + 4096 +
+           groups_of(rows) * group_bytes + dim * sizeof(float) + making + 4096 +
            (with_rotation ? Rotation::bytes(dim) + Guide::bytes(groups_of(rows), Guide::kMostElements) : 0);
 }
 

@@ -22,7 +22,7 @@ constexpr std::size_t kBuffered = 16384;  // entries of a tally or of the revers
 std::size_t pending_limit(std::size_t k) { return std::clamp<std::size_t>(16 * k, 512, 2048); }
 
 // New candidates after which those that were beaten meanwhile are dropped.
-std::size_t settle_after(std::size_t k) { return std::clamp<std::size_t>(k, 32, 128); }
+std::size_t settle_after(std::size_t k) { return std::clamp<std::size_t>(k, 128, 256); }
 
 // Groups of a query that are looked at before the scan: enough rows to hold several answers.
 std::size_t n_likely(std::size_t k, const PreparedBase& prepared, bool with_reverse) {
@@ -48,6 +48,18 @@ float level_with(std::span<const float> values, std::size_t wanted) {
         if (count >= wanted && count < wanted + wanted / 2) break;
     }
     return low;
+}
+
+// Puts a value in the place of the least of a heap.
+void replace_least(std::span<float> heap, float value) {
+    std::size_t hole = 0;
+    for (std::size_t child = 1; child < heap.size(); child = 2 * hole + 1) {
+        if (child + 1 < heap.size() && heap[child + 1] < heap[child]) ++child;
+        if (heap[child] >= value) break;
+        heap[hole] = heap[child];
+        hole = child;
+    }
+    heap[hole] = value;
 }
 
 // float32 at or below, and at or above, a float64 within its range.
@@ -222,6 +234,7 @@ void Worker::consider(const simd::Hit& hit, std::size_t slot, std::size_t g, con
     const std::uint64_t real = rows == simd::kGroupRows ? hit.rows : hit.rows & ((std::uint64_t{1} << rows) - 1);
     statistics_.kept += std::popcount(real);
     if (prepared.shape().rest() > 0) return look_closer(slot, g, real);
+    const float proven = slots_[slot].proven;
     const double offset = block_.bounds(slot).offset;
     const double factor = block_.head_factor(slot, g);
     const double slack = block_.slack(slot, g);
@@ -230,6 +243,7 @@ void Worker::consider(const simd::Hit& hit, std::size_t slot, std::size_t g, con
         const double value = offset + factor * static_cast<double>(sums[lane]);
         consider_pair(slot, g * simd::kGroupRows + lane, value, slack);
     }
+    raise_cut(slot, proven);
 }
 
 // Rows of a group that have a rest, by finer codes.
@@ -237,6 +251,7 @@ void Worker::look_closer(std::size_t slot, std::size_t g, std::uint64_t rows) {
     const QueryBlock::Refiner refine(block_, slot, g);
     const double fine_slack = block_.fine_slack(slot, g);
     double refined_slack = -1.0;  // few pairs need it
+    const float proven = slots_[slot].proven;
     for (std::uint64_t left = rows; left != 0; left &= left - 1) {
         const std::size_t position = g * simd::kGroupRows + static_cast<std::size_t>(std::countr_zero(left));
         const double head = refine.head(position);
@@ -244,6 +259,7 @@ void Worker::look_closer(std::size_t slot, std::size_t g, std::uint64_t rows) {
         if (refined_slack < 0.0) refined_slack = block_.refined_slack(slot, g);
         consider_pair(slot, position, head + refine.rest(position), refined_slack);
     }
+    raise_cut(slot, proven);
 }
 
 void Worker::consider_pair(std::size_t slot, std::size_t position, double value, double slack) {
@@ -267,23 +283,25 @@ void Worker::add_pending(std::size_t slot, const Candidate& candidate) {
     Query& query = slots_[slot];
     if (query.pending.size() >= query.settle_at) settle(slot);
     query.pending.push_back(candidate);
-    if (context_.options.k > 0 && context_.options.max_per_group == 0) raise_proven(slot, candidate.lower);
+    if (context_.options.k > 0 && context_.options.max_per_group == 0) raise_proven(query, candidate.lower);
 }
 
 // k pairs have scores of at least the k-th best of their lower bounds.
-void Worker::raise_proven(std::size_t slot, float lower) {
-    Query& query = slots_[slot];
+void Worker::raise_proven(Query& query, float lower) const {
     std::vector<float>& heap = query.lowers;
-    if (heap.size() == context_.options.k) {
-        if (lower <= heap.front()) return;
-        std::pop_heap(heap.begin(), heap.end(), std::greater<>());
-        heap.pop_back();
+    if (heap.size() < context_.options.k) {
+        heap.push_back(lower);
+        std::push_heap(heap.begin(), heap.end(), std::greater<>());
+        if (heap.size() == context_.options.k) query.proven = heap.front();
+    } else if (lower > heap.front()) {
+        replace_least(heap, lower);
+        query.proven = heap.front();
     }
-    heap.push_back(lower);
-    std::push_heap(heap.begin(), heap.end(), std::greater<>());
-    if (heap.size() < context_.options.k) return;
-    query.proven = heap.front();
-    set_cut(slot);
+}
+
+// Lets the scan know of a threshold that has risen.
+void Worker::raise_cut(std::size_t slot, float proven_before) {
+    if (slots_[slot].proven > proven_before) set_cut(slot);
 }
 
 // The same where at most so many rows of a group count.

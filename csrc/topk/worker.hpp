@@ -80,7 +80,8 @@ class Worker {
     void look_closer(std::size_t slot, std::size_t g, std::uint64_t rows);
     void consider_pair(std::size_t slot, std::size_t position, double value, double slack);
     void set_cut(std::size_t slot);
-    void raise_proven(std::size_t slot, float lower);
+    void raise_proven(Query& query, float lower) const;
+    void raise_cut(std::size_t slot, float proven_before);
     void raise_proven_capped(Query& query);
     void add_pending(std::size_t slot, const Candidate& candidate);
     void drop_beaten(std::size_t slot);

@@ -20,7 +20,7 @@ __all__ = ["WHOLE", "Preparation", "Workload", "choice_bytes", "choose_preparati
 Floats = NDArray[np.float32]
 
 SAMPLE_BYTES = 8 * 2**20
-SAMPLE_QUERIES = 64
+SAMPLE_QUERIES = 32
 PROBE_ROWS = 2048
 LEAD = 8
 HEADS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -181,14 +181,16 @@ def _best_head(rows: Floats, queries: Floats, offsets: Floats, workload: Workloa
 
     # Of the whole more pairs are left, because nothing guides its first thresholds, but each costs less.
     best, best_cost = 0, cost_of(dim, scores + _code_loss(rows, queries)) / SMALLEST_GAIN
-    approximate = offsets[:, None] + _code_loss(rows[:, :LEAD], queries[:, :LEAD])  # the core bounds them apart
+    approximate = offsets[:, None]
     last = 0
     for head in (head for head in HEADS if head < dim):
         approximate = approximate + queries[:, last:head] @ rows[:, last:head].T
         last = head
-        loss = _code_loss(rows[:, LEAD:head], queries[:, LEAD:head])
+        turning = workload.turning_cost(dim)
+        if workload.scan_cost(head) + turning >= best_cost:
+            break
         rest = _norms(queries[:, head:])[:, None] * _norms(rows[:, head:])
-        cost = cost_of(head, approximate + loss + rest) + workload.turning_cost(dim)
+        cost = cost_of(head, approximate + _code_loss(rows[:, :head], queries[:, :head]) + rest) + turning
         if cost < best_cost:
             best, best_cost = head, cost
     return best
@@ -216,5 +218,9 @@ def _code_loss(rows: Floats, queries: Floats) -> Floats:
     def step(x: Floats) -> Floats:
         return np.asarray(np.abs(x).max(axis=1) / np.float32(127 * np.sqrt(12)), np.float32)
 
-    root = np.float32(np.sqrt(rows.shape[1]))
-    return root * (_norms(queries)[:, None] * step(rows) + step(queries)[:, None] * _norms(rows))
+    row_step, query_step = step(rows), step(queries)
+    total = np.zeros((len(queries), len(rows)), np.float32)
+    for part in (slice(None, LEAD), slice(LEAD, None)):  # the core bounds the leading elements apart
+        q, x = queries[:, part], rows[:, part]
+        total += np.float32(np.sqrt(q.shape[1])) * (_norms(q)[:, None] * row_step + query_step[:, None] * _norms(x))
+    return total
