@@ -47,13 +47,13 @@ void BaseRows::add(MatrixView rows, std::span<const GroupId> groups) {
     }
     const std::size_t before = this->rows();
     try {
-        for (std::size_t i = 0; i < rows.rows; ++i) norms_.push_back(checked_norm(rows.row(i), dim_, "base", i));
+        for (std::size_t i = 0; i < rows.rows; ++i) {
+            norms_.push_back(checked_norm(rows.row(i), dim_, "base", i));
+            std::memcpy(data_.get() + (before + i) * dim_ * sizeof(float), rows.row(i), dim_ * sizeof(float));
+        }
     } catch (...) {
         norms_.resize(before);
         throw;
-    }
-    for (std::size_t i = 0; i < rows.rows; ++i) {
-        std::memcpy(data_.get() + (before + i) * dim_ * sizeof(float), rows.row(i), dim_ * sizeof(float));
     }
     groups_.insert(groups_.end(), groups.begin(), groups.end());
 }

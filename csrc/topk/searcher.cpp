@@ -60,6 +60,21 @@ void check_options(const SearchOptions& options, std::size_t n_queries, const Ba
     }
 }
 
+// Upper bounds of the norms of queries. Throws InvalidInput naming the first that is not fit to be searched.
+std::vector<double> checked_norms(MatrixView queries, std::size_t threads, const std::function<void()>& poll) {
+    constexpr std::size_t kRun = 1024;
+    std::vector<double> norms(queries.rows);
+    std::atomic<bool> is_good{true};
+    for_each_parallel(
+        queries.rows, kRun, threads, poll, [] { return 0; },
+        [&](std::size_t i, int) {
+            norms[i] = norm_upper_bound(queries.row(i), queries.cols);
+            if (!(norms[i] <= kMaxNorm)) is_good = false;
+        });
+    for (std::size_t i = 0; i < queries.rows && !is_good; ++i) checked_norm(queries.row(i), queries.cols, "query", i);
+    return norms;
+}
+
 // Queries a thread takes at a time: as many blocks for each thread, all alike.
 std::size_t block_size(std::size_t n_queries, const Plan& plan, std::size_t tile) {
     const std::size_t blocks = (n_queries + plan.query_block - 1) / plan.query_block;
@@ -199,8 +214,7 @@ SearchStatistics Searcher::search(MatrixView queries, const SearchOptions& optio
     check_options(options, queries.rows, *base_, tally, reverse);
     if (queries.rows == 0) return {};
     const Plan plan = this->plan(options, queries.rows, tally != nullptr, reverse);
-    std::vector<double> norms(queries.rows);
-    for (std::size_t i = 0; i < queries.rows; ++i) norms[i] = checked_norm(queries.row(i), dim(), "query", i);
+    const std::vector<double> norms = checked_norms(queries, plan.threads, poll);
     while (prepared_ == nullptr) {
         lock.unlock();
         {
