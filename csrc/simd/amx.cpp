@@ -73,8 +73,34 @@ std::size_t keep_hits(const ScanJob& job, const std::int32_t* all, std::size_t t
     return found;
 }
 
+// One query alone, without tile registers. Those instructions multiply unsigned by signed bytes: the codes of rows get
+// 128 more, and the sums -128 times those of the query.
+std::size_t scan_one(const ScanJob& job, Hit* hits, std::int32_t* sums) {
+    const std::byte* q = job.queries + job.only * kTileBytes;
+    const std::size_t panel_bytes = job.steps * kPanelStepBytes;
+    const __m512i offset = _mm512_set1_epi8(static_cast<char>(0x80));
+    __m512i rows[kGroupPanels] = {};
+    __m512i more = {};
+    for (std::size_t s = 0; s < job.steps; ++s) {
+        std::int32_t step = 0;
+        std::memcpy(&step, q + (s / kTileSteps * kQueries * kTileSteps + s % kTileSteps) * kStepBytes, kStepBytes);
+        const __m512i query = _mm512_set1_epi32(step);
+        more = _mm512_dpbusd_epi32(more, offset, query);
+#pragma GCC unroll 4
+        for (std::size_t p = 0; p < kGroupPanels; ++p) {
+            const __m512i x = _mm512_loadu_si512(job.group + p * panel_bytes + s * kPanelStepBytes);
+            rows[p] = _mm512_dpbusd_epi32(rows[p], _mm512_xor_si512(x, offset), query);
+        }
+    }
+    for (__m512i& of_panel : rows) of_panel = _mm512_sub_epi32(of_panel, more);
+    alignas(32) std::int32_t thresholds[kLanes];
+    thresholds_of_8(job.query_terms, kQueries, job.only / kLanes * kLanes, kLanes, job.group_terms, thresholds);
+    return keep_hit(rows, thresholds[job.only % kLanes], job.only, hits, sums);
+}
+
 // Tile registers work slowly and on their own: while they multiply, the sums of the tile before are compared.
 std::size_t scan(const ScanJob& job, Hit* hits, std::int32_t* sums) {
+    if (job.only != ScanJob::kAll) return scan_one(job, hits, sums);
     _tile_loadconfig(&kShape);
     alignas(64) std::int32_t all[2][kQueries * kGroupRows];
     const std::size_t panel_bytes = job.steps * kPanelStepBytes;

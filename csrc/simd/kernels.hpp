@@ -45,6 +45,9 @@ struct ScanJob {
     const std::byte* queries;    // [n_tiles] tiles of codes, in the kernel's layout
     const double* query_terms;   // [n_tiles][kQueryTerms][tile_queries]
     const std::int32_t* starts;  // [n_tiles][tile_queries] where sums start: undoes the offset of base codes
+    // Where one query of a single tile is of interest, its place; hits of the others may then be left out.
+    static constexpr std::size_t kAll = ~std::size_t{0};
+    std::size_t only = kAll;
 };
 
 // The rows of the group that one query could not discard.

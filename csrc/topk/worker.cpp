@@ -167,8 +167,9 @@ void Worker::warm_up(std::size_t slot) {
 void Worker::fill_uppers(std::size_t slot, std::uint32_t g, float* out) {
     const std::size_t tile = slot / context_.kernels.tile_queries;
     const std::size_t place = slot % context_.kernels.tile_queries;
-    const std::size_t found =
-        context_.kernels.scan(block_.job(g, context_.prepared.terms(g), tile, 1), hits_.data(), sums_.data());
+    simd::ScanJob job = block_.job(g, context_.prepared.terms(g), tile, 1);
+    job.only = place;
+    const std::size_t found = context_.kernels.scan(job, hits_.data(), sums_.data());
     for (std::size_t i = 0; i < found; ++i) {
         if (hits_[i].query != place) continue;
         const double offset = block_.bounds(slot).offset + block_.slack(slot, g);

@@ -118,13 +118,37 @@ class ScanCase {
         for (std::size_t i = 0; i < n_queries_; ++i) {
             for (std::size_t r = 0; r < simd::kGroupRows; ++r) {
                 const bool is_kept = ((kept[i] >> r) & 1U) != 0;
-                wrong += is_kept == (static_cast<double>(expected_[i * simd::kGroupRows + r]) >= threshold_) ? 0 : 1;
+                wrong += is_kept == is_expected(i, r) ? 0 : 1;
             }
         }
-        return wrong + count_wrong_dots();
+        return wrong + count_wrong_alone(job) + count_wrong_dots();
     }
 
    private:
+    bool is_expected(std::size_t query, std::size_t row) const {
+        return static_cast<double>(expected_[query * simd::kGroupRows + row]) >= threshold_;
+    }
+
+    // The same for each query of the first tile, asked for alone.
+    int count_wrong_alone(simd::ScanJob job) {
+        int wrong = 0;
+        job.n_tiles = 1;
+        std::vector<simd::Hit> hits(kernels_.tile_queries);
+        std::vector<std::int32_t> sums(kernels_.tile_queries * simd::kGroupRows);
+        for (job.only = 0; job.only < kernels_.tile_queries; ++job.only) {
+            const std::size_t found = kernels_.scan(job, hits.data(), sums.data());
+            const auto hit = std::find_if(hits.begin(), hits.begin() + static_cast<std::ptrdiff_t>(found),
+                                          [&](const simd::Hit& h) { return h.query == job.only; });
+            const auto h = static_cast<std::size_t>(hit - hits.begin());
+            for (std::size_t r = 0; r < simd::kGroupRows; ++r) {
+                wrong += (h < found && ((hit->rows >> r) & 1U) != 0) == is_expected(job.only, r) ? 0 : 1;
+                if (h == found) continue;
+                wrong += sums[h * simd::kGroupRows + r] == expected_[job.only * simd::kGroupRows + r] ? 0 : 1;
+            }
+        }
+        return wrong;
+    }
+
     static constexpr std::size_t kTiles = 3;
 
     void pack() {
