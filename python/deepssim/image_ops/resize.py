@@ -1,4 +1,4 @@
-"""Image operations of the C++ core."""
+"""Resampling of images."""
 
 from __future__ import annotations
 
