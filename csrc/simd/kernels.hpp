@@ -38,13 +38,13 @@ enum GroupTerm : std::size_t { kInverseScale, kRowCut, kBound, kGroupTerms = kBo
 
 // One group of base rows against consecutive tiles of queries: the group stays in the first-level cache.
 struct ScanJob {
-    const std::byte* group;     // codes of the group's four panels
-    const double* group_terms;  // [kGroupTerms]
-    std::size_t steps;          // a multiple of Kernels::step_multiple
-    std::size_t n_tiles;
-    const std::byte* queries;    // [n_tiles] tiles of codes, in the kernel's layout
-    const double* query_terms;   // [n_tiles][kQueryTerms][tile_queries]
-    const std::int32_t* starts;  // [n_tiles][tile_queries] where sums start: undoes the offset of base codes
+    const std::byte* group = nullptr;     // codes of the group's four panels
+    const double* group_terms = nullptr;  // [kGroupTerms]
+    std::size_t steps = 0;                // a multiple of Kernels::step_multiple
+    std::size_t n_tiles = 0;
+    const std::byte* queries = nullptr;    // [n_tiles] tiles of codes, in the kernel's layout
+    const double* query_terms = nullptr;   // [n_tiles][kQueryTerms][tile_queries]
+    const std::int32_t* starts = nullptr;  // [n_tiles][tile_queries] where sums start: undoes the offset of base codes
     // Where one query of a single tile is of interest, its place; hits of the others may then be left out.
     static constexpr std::size_t kAll = ~std::size_t{0};
     std::size_t only = kAll;

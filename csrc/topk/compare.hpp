@@ -37,7 +37,9 @@ inline std::size_t count_reaching(std::span<const float> values, float limit) {
     const compare::Floats4 limits = {limit, limit, limit, limit};
     compare::Ints4 counts = {};
     for (std::size_t i = 0; i < values.size(); i += 4) counts -= compare::load(values.data() + i) >= limits;
-    return static_cast<std::size_t>(counts[0] + counts[1] + counts[2] + counts[3]);
+    std::size_t count = 0;
+    for (int lane = 0; lane < 4; ++lane) count += static_cast<std::size_t>(counts[lane]);
+    return count;
 }
 
 // Bit i: value i of 64 is smaller. NaN is not.
