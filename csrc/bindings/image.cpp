@@ -1,8 +1,12 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <vector>
 
 #include "arrays.hpp"
 #include "deepssim/resize.hpp"
+#include "deepssim/views.hpp"
 #include "register.hpp"
 
 namespace deepssim::bindings {
@@ -25,6 +29,25 @@ void register_image(py::module_& m) {
         },
         py::arg("image"), py::arg("height"), py::arg("width"),
         "Resample a float32 image (height, width) by area averaging.");
+
+    m.def(
+        "make_views",
+        [](const py::array& image, std::size_t n_angles, const std::vector<double>& zooms, std::size_t shift,
+           double least_overlap, bool with_mirror) {
+            const MatrixView view = as_matrix(image, "image");
+            const ViewGrid grid{n_angles, zooms, shift, least_overlap, with_mirror};
+            const std::size_t n = count_views(grid);
+            py::array_t<float> out({static_cast<py::ssize_t>(n), static_cast<py::ssize_t>(view.rows * view.cols)});
+            float* target = out.mutable_data();
+            {
+                const py::gil_scoped_release unlocked;  // a borrowed input, an output made here
+                make_views(view, grid, target);
+            }
+            return out;
+        },
+        py::arg("image"), py::kw_only(), py::arg("n_angles"), py::arg("zooms"), py::arg("shift"),
+        py::arg("least_overlap"), py::arg("with_mirror"),
+        "See many ways of looking at a small image, each a unit row.");
 }
 
 }  // namespace deepssim::bindings

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from deepssim.image_ops.resize import resize_area
+from deepssim.image_ops.views import BANK, FLIPS, ViewGrid, ViewOf, make_views
 
-__all__ = ["resize_area"]
+__all__ = ["BANK", "FLIPS", "ViewGrid", "ViewOf", "make_views", "resize_area"]
