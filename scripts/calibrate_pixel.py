@@ -24,16 +24,19 @@ choosing them.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.membench.bench import SIBLING_STEPS
+from benchmarks.membench.collection import Collection, read_collection
 
 from deepssim.calibration import Calibration, Threshold, load_calibration
 from deepssim.embed import Encoder
@@ -46,20 +49,9 @@ FALSE_POSITIVE_RATE = 0.01
 NEAR_STEP = 0.005
 EXACT_STEP = 0.001
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-SIBLING_SLICES = 8  # 12 mm: levels are counted in slices of 1.5 mm
 N_BOOTSTRAP = 1000
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Images of one domain with the person of each and, for slices, the level (else -1)."""
-
-    domain: str
-    images: list[NDArray[np.float32]]
-    people: NDArray[np.str_]
-    levels: NDArray[np.int64]
 
 
 def main() -> None:
@@ -81,7 +73,7 @@ def main() -> None:
     splits = frozenset({"test"}) if options.evaluate else USED_SPLITS
     scores: dict[str, dict[str, Array]] = {}
     report: dict[str, Any] = {"draws": options.draws, "real_part": options.real_part, "seed": options.seed}
-    for domain in ("brain", "cxr"):
+    for domain in ("brain", "chest"):
         collection = read_collection(options.data, domain, splits)
         scores[domain] = measure(collection, options.draws, options.real_part, options.seed)
         report[domain] = summarise(scores[domain], options.seed)
@@ -100,22 +92,6 @@ def main() -> None:
     if options.write is not None:
         write_calibrations(options.write, report)
     options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-
-
-def read_collection(data: Path, domain: str, splits: frozenset[str]) -> Collection:
-    """Read the images of the people of some splits."""
-    with (data / "splits.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["domain"] == domain]
-    used = {row["person"] for row in rows if row["split"] in splits}
-    table, person = ("slices.csv", "subject") if domain == "brain" else ("images.csv", "patient")
-    with (data / domain / table).open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row[person] in used]
-    images = []
-    for row in rows:
-        with Image.open(data / domain / row["path"]) as picture:
-            images.append(np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255.0))
-    people = np.array([row[person] for row in rows])
-    return Collection(domain, images, people, np.array([int(row.get("level", -1)) for row in rows]))
 
 
 def measure(collection: Collection, n_draws: int, real_part: float, seed: int) -> dict[str, Array]:
@@ -145,21 +121,22 @@ def measure(collection: Collection, n_draws: int, real_part: float, seed: int) -
             "unrelated": (plain[~in_base] @ base.T).max(axis=1),
             "unrelated_degraded": (degraded[~in_base] @ base.T).max(axis=1),
             "unrelated_people": np.searchsorted(everybody, collection.people[~in_base]).astype(np.float64),
-            "sibling_degraded": nearest_sibling(exact_to_base, collection.people[in_base], collection.levels[in_base]),
+            "sibling_degraded": nearest_sibling(exact_to_base, collection, in_base),
         }
         for name, values in found.items():
             pooled.setdefault(name, []).append(values)
     return {name: np.concatenate(values) for name, values in pooled.items()}
 
 
-def nearest_sibling(scores: Array, people: NDArray[np.str_], levels: NDArray[np.int64]) -> Array:
+def nearest_sibling(scores: Array, collection: Collection, in_base: NDArray[np.bool_]) -> Array:
     """Score every base image as if it and its close neighbours were not in the base.
 
     Only images of people with another image left in the base count.
     """
+    people, levels = collection.people[in_base], collection.levels[in_base]
     same = people[:, None] == people[None, :]
     apart = np.abs(levels[:, None] - levels[None, :])
-    is_hidden = same & ((apart < SIBLING_SLICES) if levels.min() >= 0 else np.eye(len(people), dtype=bool))
+    is_hidden = same & (apart < (1 if collection.domain == "chest" else SIBLING_STEPS))
     has_sibling = (same & ~is_hidden).any(axis=1)
     return np.asarray(np.where(is_hidden, -1.0, scores).max(axis=1)[has_sibling])
 
@@ -333,7 +310,7 @@ def write_calibrations(folder: Path, report: dict[str, Any]) -> None:
     domains = (
         ("", "brain MRI and chest X-ray (the stricter of both)", both),
         (".brain", "T1-weighted brain MRI, axial slices", report["brain"]),
-        (".chest", "frontal chest X-ray", report["cxr"]),
+        (".chest", "frontal chest X-ray", report["chest"]),
     )
     for suffix, domain, values in domains:
         unrelated = values["rates"]["unrelated_flagged"], values["rates"]["unrelated_degraded_flagged"]
