@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, m) {
     register_topk(m);
     register_merge(m);
     register_image(m);
+    register_similarity(m);
 }

@@ -145,6 +145,54 @@ def plan_search(
     isa: str = "",
 ) -> Plan: ...
 def resize_area(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]: ...
+def similarity_map(
+    kind: str,
+    a: NDArray[np.uint8] | NDArray[np.float32],
+    b: NDArray[np.uint8] | NDArray[np.float32],
+    *,
+    data_range: float = 0.0,
+    window: str = "uniform",
+    with_z_score: bool = False,
+    isa: str = "",
+) -> NDArray[np.float64]: ...
+def similarity_matrix(
+    kind: str,
+    first: NDArray[np.uint8] | NDArray[np.float32],
+    second: NDArray[np.uint8] | NDArray[np.float32],
+    out: NDArray[np.float32] | NDArray[np.float64],
+    *,
+    data_range: float = 0.0,
+    window: str = "uniform",
+    with_z_score: bool = False,
+    threads: int = 0,
+    cancel: CancelToken | None = None,
+    isa: str = "",
+    names: tuple[str, str] = ...,
+) -> None: ...
+def similarity_pair(
+    kind: str,
+    a: NDArray[np.uint8] | NDArray[np.float32],
+    b: NDArray[np.uint8] | NDArray[np.float32],
+    *,
+    data_range: float = 0.0,
+    window: str = "uniform",
+    with_z_score: bool = False,
+    isa: str = "",
+) -> float: ...
+def similarity_pairs(
+    kind: str,
+    first: NDArray[np.uint8] | NDArray[np.float32],
+    second: NDArray[np.uint8] | NDArray[np.float32],
+    index_pairs: NDArray[np.int64],
+    *,
+    data_range: float = 0.0,
+    window: str = "uniform",
+    with_z_score: bool = False,
+    threads: int = 0,
+    cancel: CancelToken | None = None,
+    isa: str = "",
+    names: tuple[str, str] = ...,
+) -> NDArray[np.float64]: ...
 def resolve_isa(requested: str = "") -> str: ...
 def supported_isa_levels() -> list[str]: ...
 def usable_processors() -> int: ...

@@ -1,0 +1,72 @@
+// One comparison, resolved: the terms that it keeps of an image and the number that it makes of two.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <vector>
+
+#include "image/summary.hpp"
+#include "simd/kernels.hpp"
+#include "simd/similarity_kernels.hpp"
+#include "topk/buffer.hpp"
+
+namespace deepssim {
+
+// What a comparison keeps of an image. Pointers go into `memory`; which are set depends on the comparison.
+struct ImageTerms {
+    Buffer memory;
+    ImageSummary summary;
+    simd::ByteTerms bytes{};
+    simd::WideTerms wide{};
+    const float* edges = nullptr;
+    const float* slopes = nullptr;
+    const float* unit = nullptr;  // less the mean, over the norm
+};
+
+class Comparison {
+   public:
+    // Throws InvalidInput for images or options that cannot be compared.
+    Comparison(const ImageStack& first, const ImageStack& second, const SimilarityOptions& options);
+
+    // Looks at the summaries of all images: refuses what has no answer, and settles which terms are kept.
+    void accept(const ImageStack& first, const std::vector<ImageSummary>& of_first, const ImageStack& second,
+                const std::vector<ImageSummary>& of_second);
+
+    std::size_t term_bytes() const;
+    std::size_t scratch_bytes() const;
+
+    ImageTerms terms(const ImageStack& stack, std::size_t image, const ImageSummary& summary) const;
+
+    // `scratch` has scratch_bytes(), aligned to cache lines.
+    double compare(const ImageTerms& a, const ImageTerms& b, std::byte* scratch) const;
+
+    // SSIM in float64 at each window.
+    void map(const ImageTerms& a, const ImageTerms& b, std::byte* scratch, double* out) const;
+    // From here on all terms are kept in float64 too.
+    void want_wide() { with_wide_ = true; }
+
+   private:
+    bool is_ssim() const;
+    double scale_of(const ImageSummary& summary) const;
+    double range_of(const ImageSummary& first) const;
+    bool takes_bytes(const ImageSummary& a, const ImageSummary& b) const;
+    void fill_bytes(const ImageStack& stack, std::size_t image, ImageTerms& terms, std::byte*& free) const;
+    void fill_wide(const ImageStack& stack, std::size_t image, ImageTerms& terms, std::byte*& free) const;
+    void fill_unit(const ImageStack& stack, std::size_t image, ImageTerms& terms, std::byte*& free) const;
+    double compare_bytes(const ImageTerms& a, const ImageTerms& b, std::byte* scratch) const;
+    double compare_wide(const ImageTerms& a, const ImageTerms& b, std::byte* scratch, double* map) const;
+
+    SimilarityOptions options_;
+    const simd::Kernels* kernels_ = nullptr;
+    const simd::SimilarityKernels* similarity_ = nullptr;
+    std::size_t height_ = 0;
+    std::size_t width_ = 0;
+    std::size_t stride_ = 0;
+    std::size_t taps_ = 0;
+    std::array<double, simd::kMaxTaps> weights_{};
+    double covariance_norm_ = 1.0;
+    bool with_bytes_ = false;
+    bool with_wide_ = false;
+};
+
+}  // namespace deepssim

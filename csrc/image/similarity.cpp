@@ -1,0 +1,192 @@
+// Which images are held at a time, and who compares which.
+#include "deepssim/similarity.hpp"
+
+#include <algorithm>
+#include <numeric>
+#include <unordered_map>
+#include <vector>
+
+#include "deepssim/exact.hpp"
+#include "image/comparison.hpp"
+#include "topk/parallel.hpp"
+
+namespace deepssim {
+
+namespace {
+
+// Terms that are held of each side of a matrix.
+constexpr std::size_t kSideBytes = std::size_t{32} << 20;
+// Terms of the second side that stay in the second-level cache while rows of the first pass by.
+constexpr std::size_t kBlockBytes = std::size_t{1} << 20;
+constexpr std::size_t kBlockRows = 16;
+constexpr std::size_t kBlockColumns = 16;
+
+// A call's threads, its ways to end early, and what it compares by.
+class Work {
+   public:
+    Work(const ImageStack& first, const ImageStack& second, const SimilarityOptions& options, const CancelToken* cancel,
+         const std::function<void()>& poll)
+        : comparison(first, second, options),
+          threads_(options.threads == 0 ? usable_processors() : options.threads),
+          cancel_(cancel),
+          poll_(poll) {}
+
+    // task(i, scratch) for every i < n. A single one runs on the calling thread: starting another costs more.
+    template <class Task>
+    void each(std::size_t n, const Task& task) const {
+        const auto make = [this] { return make_buffer(comparison.scratch_bytes()); };
+        const auto checked = [&](std::size_t i, const Buffer& scratch) {
+            if (cancel_ != nullptr && cancel_->is_cancelled()) throw Cancelled();
+            task(i, scratch.get());
+        };
+        if (n == 1) {
+            const FloatEnvironment environment;
+            checked(0, make());
+        } else if (n > 0) {
+            for_each_parallel(n, 1, threads_, poll_, make, checked);
+        }
+    }
+
+    std::vector<ImageSummary> summaries(const ImageStack& stack) const {
+        std::vector<ImageSummary> found(stack.n);
+        each(stack.n, [&](std::size_t i, std::byte*) { found[i] = summarise(stack, i); });
+        return found;
+    }
+
+    std::vector<ImageTerms> terms(const ImageStack& stack, const std::vector<std::size_t>& images,
+                                  const std::vector<ImageSummary>& summaries) const {
+        std::vector<ImageTerms> made(images.size());
+        each(images.size(),
+             [&](std::size_t i, std::byte*) { made[i] = comparison.terms(stack, images[i], summaries[images[i]]); });
+        return made;
+    }
+
+    // Images whose terms fit one side.
+    std::size_t side() const { return std::max<std::size_t>(1, kSideBytes / comparison.term_bytes()); }
+
+    Comparison comparison;
+
+   private:
+    std::size_t threads_;
+    const CancelToken* cancel_;
+    const std::function<void()>& poll_;
+};
+
+std::vector<std::size_t> consecutive(std::size_t first, std::size_t n) {
+    std::vector<std::size_t> images(n);
+    std::iota(images.begin(), images.end(), first);
+    return images;
+}
+
+// All of `rows` with all of `columns`; the results' place is (first_row, first_column).
+void compare_tile(const Work& work, const std::vector<ImageTerms>& rows, const std::vector<ImageTerms>& columns,
+                  const SimilarityOutput& out, std::size_t first_row, std::size_t first_column) {
+    const std::size_t n_columns = std::clamp<std::size_t>(kBlockBytes / work.comparison.term_bytes(), 1, kBlockColumns);
+    const std::size_t across = (columns.size() + n_columns - 1) / n_columns;
+    const std::size_t down = (rows.size() + kBlockRows - 1) / kBlockRows;
+    work.each(across * down, [&](std::size_t block, std::byte* scratch) {
+        const std::size_t row = block / across * kBlockRows;
+        const std::size_t column = block % across * n_columns;
+        for (std::size_t i = row; i < std::min(rows.size(), row + kBlockRows); ++i) {
+            for (std::size_t j = column; j < std::min(columns.size(), column + n_columns); ++j) {
+                out.store(first_row + i, first_column + j, work.comparison.compare(rows[i], columns[j], scratch));
+            }
+        }
+    });
+}
+
+// The images that some pairs need, each once.
+class Needed {
+   public:
+    void add(std::size_t image) {
+        if (places_.try_emplace(image, images_.size()).second) images_.push_back(image);
+    }
+    std::size_t place(std::size_t image) const { return places_.at(image); }
+    const std::vector<std::size_t>& images() const { return images_; }
+
+   private:
+    std::unordered_map<std::size_t, std::size_t> places_;
+    std::vector<std::size_t> images_;
+};
+
+void check_pairs(const ImageStack& first, const ImageStack& second, std::span<const ImagePair> pairs) {
+    for (std::size_t p = 0; p < pairs.size(); ++p) {
+        const auto is_in = [](std::int64_t i, std::size_t n) { return i >= 0 && static_cast<std::size_t>(i) < n; };
+        if (is_in(pairs[p].first, first.n) && is_in(pairs[p].second, second.n)) continue;
+        throw InvalidInput("pair " + std::to_string(p) + " is (" + std::to_string(pairs[p].first) + ", " +
+                           std::to_string(pairs[p].second) + "), but there are " + std::to_string(first.n) + " and " +
+                           std::to_string(second.n) + " images");
+    }
+}
+
+}  // namespace
+
+void similarity_matrix(const ImageStack& first, const ImageStack& second, const SimilarityOptions& options,
+                       const SimilarityOutput& out, const CancelToken* cancel, const std::function<void()>& poll) {
+    Work work(first, second, options, cancel, poll);
+    const std::vector<ImageSummary> of_first = work.summaries(first);
+    const std::vector<ImageSummary> of_second = work.summaries(second);
+    work.comparison.accept(first, of_first, second, of_second);
+    const std::size_t side = work.side();
+    std::vector<ImageTerms> rows;
+    for (std::size_t column = 0; column < second.n; column += side) {
+        const auto columns = work.terms(second, consecutive(column, std::min(side, second.n - column)), of_second);
+        for (std::size_t row = 0; row < first.n; row += side) {
+            if (rows.empty() || first.n > side) {
+                rows.clear();  // before the next are made: the bound on memory
+                rows = work.terms(first, consecutive(row, std::min(side, first.n - row)), of_first);
+            }
+            compare_tile(work, rows, columns, out, row, column);
+        }
+    }
+}
+
+void similarity_pairs(const ImageStack& first, const ImageStack& second, std::span<const ImagePair> pairs,
+                      const SimilarityOptions& options, double* out, const CancelToken* cancel,
+                      const std::function<void()>& poll) {
+    Work work(first, second, options, cancel, poll);
+    check_pairs(first, second, pairs);
+    const std::vector<ImageSummary> of_first = work.summaries(first);
+    const std::vector<ImageSummary> of_second = work.summaries(second);
+    work.comparison.accept(first, of_first, second, of_second);
+    std::vector<std::size_t> order = consecutive(0, pairs.size());
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t p, std::size_t q) {
+        return std::pair(pairs[p].first, pairs[p].second) < std::pair(pairs[q].first, pairs[q].second);
+    });
+    const std::size_t side = work.side();
+    for (std::size_t begin = 0; begin < order.size();) {
+        Needed rows;
+        Needed columns;
+        std::size_t end = begin;
+        for (; end < order.size() && rows.images().size() <= side && columns.images().size() < side; ++end) {
+            rows.add(static_cast<std::size_t>(pairs[order[end]].first));
+            columns.add(static_cast<std::size_t>(pairs[order[end]].second));
+        }
+        const auto row_terms = work.terms(first, rows.images(), of_first);
+        const auto column_terms = work.terms(second, columns.images(), of_second);
+        work.each(end - begin, [&](std::size_t i, std::byte* scratch) {
+            const ImagePair& pair = pairs[order[begin + i]];
+            out[order[begin + i]] =
+                work.comparison.compare(row_terms[rows.place(static_cast<std::size_t>(pair.first))],
+                                        column_terms[columns.place(static_cast<std::size_t>(pair.second))], scratch);
+        });
+        begin = end;
+    }
+}
+
+void ssim_map(const ImageStack& first, const ImageStack& second, const SimilarityOptions& options, double* out) {
+    if (first.n != 1 || second.n != 1) throw InvalidInput("a map is of one image with one other");
+    const std::function<void()> no_poll;
+    Work work(first, second, options, nullptr, no_poll);
+    const std::vector<ImageSummary> of_first = work.summaries(first);
+    const std::vector<ImageSummary> of_second = work.summaries(second);
+    work.comparison.want_wide();
+    work.comparison.accept(first, of_first, second, of_second);
+    work.each(1, [&](std::size_t, std::byte* scratch) {
+        const ImageTerms a = work.comparison.terms(first, 0, of_first[0]);
+        const ImageTerms b = work.comparison.terms(second, 0, of_second[0]);
+        work.comparison.map(a, b, scratch, out);
+    });
+}
+
+}  // namespace deepssim
