@@ -47,7 +47,8 @@ std::string image_of(const ImageStack& stack, std::size_t i) {
 std::array<double, simd::kMaxTaps> window_weights(SsimWindow window, std::size_t taps) {
     std::array<double, simd::kMaxTaps> weights{};
     double sum = 0.0;
-    const auto middle = static_cast<double>(taps / 2);
+    const std::size_t half = taps / 2;
+    const auto middle = static_cast<double>(half);
     for (std::size_t k = 0; k < taps; ++k) {
         const double z = (static_cast<double>(k) - middle) / kGaussianSigma;
         weights[k] = window == SsimWindow::kUniform ? 1.0 : std::exp(-0.5 * z * z);

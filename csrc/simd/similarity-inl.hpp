@@ -204,8 +204,8 @@ inline void smooth_row(const double* a, const double* b, std::size_t width, std:
     }
 }
 
-void smooth_body(const double* a, const double* b, std::size_t height, std::size_t width, std::size_t stride,
-                 std::size_t taps, const double* weights, double* line, double* out) {
+inline void smooth_body(const double* a, const double* b, std::size_t height, std::size_t width, std::size_t stride,
+                        std::size_t taps, const double* weights, double* line, double* out) {
     for (std::size_t y = 0; y + taps <= height; ++y) {
         const std::size_t row = y * stride;
         smooth_row(a + row, b == nullptr ? nullptr : b + row, width, stride, taps, weights, line, out + row);
@@ -255,8 +255,8 @@ double wide_body(const WideJob& job) {
 inline constexpr float kEdgeConstant = 0.85F;
 inline constexpr float kSlopeConstant = 160.0F;
 
-void fsim_body(const float* edges_a, const float* slopes_a, const float* edges_b, const float* slopes_b, std::size_t n,
-               double* numerator, double* denominator) {
+inline void fsim_body(const float* edges_a, const float* slopes_a, const float* edges_b, const float* slopes_b,
+                      std::size_t n, double* numerator, double* denominator) {
     LaneSums over_sums;
     LaneSums under_sums;
     std::size_t turns = 0;
