@@ -11,4 +11,5 @@ PYBIND11_MODULE(_core, m) {
     register_merge(m);
     register_image(m);
     register_similarity(m);
+    register_registration(m);
 }

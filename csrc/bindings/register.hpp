@@ -12,5 +12,6 @@ void register_topk(pybind11::module_& m);
 void register_merge(pybind11::module_& m);
 void register_image(pybind11::module_& m);
 void register_similarity(pybind11::module_& m);
+void register_registration(pybind11::module_& m);
 
 }  // namespace deepssim::bindings

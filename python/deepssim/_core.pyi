@@ -205,3 +205,40 @@ def make_views(
     least_overlap: float,
     with_mirror: bool,
 ) -> NDArray[np.float32]: ...
+
+class RegistrationImage:
+    def __init__(self, image: NDArray[np.float32], *, isa: str = "") -> None: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def bytes(self) -> int: ...
+
+def register_images(
+    fixed: RegistrationImage, moving: RegistrationImage, *, with_scale: bool = True, isa: str = ""
+) -> tuple[tuple[bool, float, float, float, float], float, float]: ...
+def evidence(
+    fixed: RegistrationImage,
+    moving: RegistrationImage,
+    transform: tuple[bool, float, float, float, float],
+    *,
+    with_maps: bool = False,
+    isa: str = "",
+) -> tuple[float, float, float, float, NDArray[np.float32], NDArray[np.float32]]: ...
+def verify_images(
+    fixed: Sequence[RegistrationImage],
+    moving: Sequence[RegistrationImage],
+    starts: NDArray[np.int64],
+    candidates: NDArray[np.int64],
+    *,
+    with_scale: bool = True,
+    threads: int = 0,
+) -> NDArray[np.float64]: ...
+def warp_image(
+    image: NDArray[np.float32], transform: tuple[bool, float, float, float, float]
+) -> NDArray[np.float32]: ...
+def transform_matrix(
+    transform: tuple[bool, float, float, float, float], rows: int, cols: int
+) -> list[float]: ...
+def inverse_transform(
+    transform: tuple[bool, float, float, float, float]
+) -> tuple[bool, float, float, float, float]: ...

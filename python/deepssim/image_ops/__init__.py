@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from deepssim.image_ops.registration import (
+    Evidence,
+    EvidenceMaps,
+    Registrar,
+    Registration,
+    Transform,
+    evidence,
+    evidence_maps,
+    register,
+    warp,
+)
 from deepssim.image_ops.resize import resize_area
 from deepssim.image_ops.similarity import fsim, ncc, similarity_matrix, similarity_pairs, ssim, ssim_map
 from deepssim.image_ops.views import BANK, FLIPS, ViewGrid, ViewOf, make_views
@@ -9,14 +20,23 @@ from deepssim.image_ops.views import BANK, FLIPS, ViewGrid, ViewOf, make_views
 __all__ = [
     "BANK",
     "FLIPS",
+    "Evidence",
+    "EvidenceMaps",
+    "Registrar",
+    "Registration",
+    "Transform",
     "ViewGrid",
     "ViewOf",
+    "evidence",
+    "evidence_maps",
     "fsim",
     "make_views",
     "ncc",
+    "register",
     "resize_area",
     "similarity_matrix",
     "similarity_pairs",
     "ssim",
     "ssim_map",
+    "warp",
 ]

@@ -1,0 +1,294 @@
+// The body of the registration kernels in the compiler's generic vectors: eight float32 lanes at every level.
+//
+// Numerics: float32, no fused operations; sums over pixels are float32 in each lane for eight rows and float64 from
+// there on. Division and square root are correctly rounded, so every level gives the same bits.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "align.hpp"
+
+namespace deepssim::simd {
+
+namespace {
+
+constexpr int kLanes = static_cast<int>(kAlignLanes);
+using V = float __attribute__((vector_size(32)));
+using I = std::int32_t __attribute__((vector_size(32)));
+
+inline V load(const float* from) {
+    V out;
+    std::memcpy(&out, from, sizeof(out));
+    return out;
+}
+inline void store(float* to, V value) { std::memcpy(to, &value, sizeof(value)); }
+inline V splat(float value) { return V{} + value; }
+inline V root(V x) {
+    V out;
+    for (int i = 0; i < kLanes; ++i) out[i] = __builtin_sqrtf(x[i]);
+    return out;
+}
+inline V at_least(V x, float low) { return x > low ? x : splat(low); }
+inline V at_most(V x, float high) { return x < high ? x : splat(high); }
+inline V kept(V x, I mask) {
+    I bits;
+    std::memcpy(&bits, &x, sizeof(bits));
+    bits &= mask;
+    std::memcpy(&x, &bits, sizeof(bits));
+    return x;
+}
+
+constexpr I kCount = {0, 1, 2, 3, 4, 5, 6, 7};
+
+inline I inside(int x, int first, int last) {
+    const I column = kCount + x;
+    return (column >= first) & (column < last);
+}
+
+// Adds lanes to float64 sums, first lane first.
+template <int N>
+inline void flush(V (&lanes)[N], double* sums) {
+    for (int k = 0; k < N; ++k) {
+        for (int i = 0; i < kLanes; ++i) sums[k] += static_cast<double>(lanes[k][i]);
+        lanes[k] = V{};
+    }
+}
+constexpr int kFlushRows = 8;
+
+inline std::int64_t load_pair(const float* from) {
+    std::int64_t out;
+    std::memcpy(&out, from, sizeof(out));
+    return out;
+}
+
+// Two neighbours a lane. Through registers: a wide load from what narrow stores just wrote would stall.
+inline void load_pairs(const float* from, I at, V& left, V& right) {
+    using Pairs = std::int64_t __attribute__((vector_size(32)));
+    const Pairs first = {load_pair(from + at[0]), load_pair(from + at[1]), load_pair(from + at[2]),
+                         load_pair(from + at[3])};
+    const Pairs second = {load_pair(from + at[4]), load_pair(from + at[5]), load_pair(from + at[6]),
+                          load_pair(from + at[7])};
+    const V low = reinterpret_cast<V>(first);
+    const V high = reinterpret_cast<V>(second);
+    left = __builtin_shuffle(low, high, I{0, 2, 4, 6, 8, 10, 12, 14});
+    right = __builtin_shuffle(low, high, I{1, 3, 5, 7, 9, 11, 13, 15});
+}
+
+PairSums warp_body(const WarpJob& job) {
+    double sums[5] = {};
+    V lanes[5] = {};
+    const auto m_row = static_cast<float>(job.matrix[1]);
+    const auto m_column = static_cast<float>(job.matrix[3]);
+    const auto last_row = static_cast<float>(job.moving_rows - 1);
+    const auto last_column = static_cast<float>(job.moving_cols - 1);
+    const auto stride = static_cast<std::int32_t>(job.moving_stride);
+    const V count = __builtin_convertvector(kCount, V);
+    for (int y = 0; y < job.rows; ++y) {
+        float* out = job.out + y * job.stride;
+        const float* fixed = job.fixed + y * job.stride;
+        const int first = job.spans.first[y];
+        const int last = job.spans.last[y];
+        const int begin = first < last ? first / kLanes * kLanes : 0;
+        const int end = first < last ? last : 0;
+        for (int x = 0; x < begin; x += kLanes) store(out + x, V{});
+        const auto row = static_cast<float>(job.matrix[0] * y + job.offset[0]);
+        const auto column = static_cast<float>(job.matrix[2] * y + job.offset[1]);
+        int x = begin;
+        for (; x < end; x += kLanes) {
+            const V at = count + static_cast<float>(x);
+            const V r = at_most(at_least(at * m_row + row, 0.0F), last_row);
+            const V c = at_most(at_least(at * m_column + column, 0.0F), last_column);
+            const I r0 = __builtin_convertvector(r, I);
+            const I c0 = __builtin_convertvector(c, I);
+            const V fr = r - __builtin_convertvector(r0, V);
+            const V fc = c - __builtin_convertvector(c0, V);
+            const I place = r0 * stride + c0;
+            V a;
+            V b;
+            V above;
+            V below;
+            load_pairs(job.moving, place, a, b);
+            above = a + (b - a) * fc;
+            load_pairs(job.moving + stride, place, a, b);
+            below = a + (b - a) * fc;
+            const I mask = inside(x, first, last);
+            const V value = kept(above + (below - above) * fr, mask);
+            store(out + x, value);
+            const V other = kept(load(fixed + x), mask);
+            lanes[0] += other;
+            lanes[1] += value;
+            lanes[2] += other * other;
+            lanes[3] += value * value;
+            lanes[4] += other * value;
+        }
+        for (; x < job.stride; x += kLanes) store(out + x, V{});
+        if (y % kFlushRows == kFlushRows - 1) flush(lanes, sums);
+    }
+    flush(lanes, sums);
+    return {sums[0], sums[1], sums[2], sums[3], sums[4]};
+}
+
+void normal_body(const NormalJob& job, double* sums) {
+    for (std::size_t k = 0; k < kNormalTerms; ++k) sums[k] = 0.0;
+    V lanes[kNormalTerms] = {};
+    // A quarter: half a central difference, averaged over the two images.
+    const float scale_row = 0.25F / job.factor_rows;
+    const float scale_column = 0.25F / job.factor_columns;
+    const V count = __builtin_convertvector(kCount, V);
+    const float gain = job.gain;
+    for (int y = 1; y + 1 < job.rows; ++y) {
+        const int first = job.spans.first[y];
+        const int last = job.spans.last[y];
+        const float row = (static_cast<float>(y) - job.centre_row) * job.factor_rows;
+        for (int x = first / kLanes * kLanes; first < last && x < last; x += kLanes) {
+            const float* a = job.fixed + y * job.stride + x;
+            const float* b = job.warped + y * job.stride + x;
+            const V error = load(a) - load(b) * gain - job.bias;
+            const V weight = kept(1.0F / (error * error * job.inverse_square + 1.0F), inside(x, first, last));
+            const V by_row =
+                ((load(a + job.stride) - load(a - job.stride)) + (load(b + job.stride) - load(b - job.stride)) * gain) *
+                scale_row;
+            const V by_column = ((load(a + 1) - load(a - 1)) + (load(b + 1) - load(b - 1)) * gain) * scale_column;
+            const V column = (count + (static_cast<float>(x) - job.centre_column)) * job.factor_columns;
+            const V turn = by_row * column - by_column * row;
+            const V zoom = by_row * row + by_column * column;
+            const V w_turn = weight * turn;
+            const V w_row = weight * by_row;
+            const V w_column = weight * by_column;
+            const V w_zoom = weight * zoom;
+            lanes[0] += w_turn * turn;
+            lanes[1] += w_turn * by_row;
+            lanes[2] += w_turn * by_column;
+            lanes[3] += w_turn * zoom;
+            lanes[4] += w_row * by_row;
+            lanes[5] += w_row * by_column;
+            lanes[6] += w_row * zoom;
+            lanes[7] += w_column * by_column;
+            lanes[8] += w_column * zoom;
+            lanes[9] += w_zoom * zoom;
+            lanes[10] += w_turn * error;
+            lanes[11] += w_row * error;
+            lanes[12] += w_column * error;
+            lanes[13] += w_zoom * error;
+        }
+        if (y % kFlushRows == kFlushRows - 1) flush(lanes, sums);
+    }
+    flush(lanes, sums);
+}
+
+// in and out have `margin` zero rows of eight before and after. The sum runs down the rows.
+inline void run_box(const float* in, int rows, const Box& box, float* out) {
+    const int r = box.radius;
+    V sum{};
+    for (int y = -r - 1; y < r; ++y) sum += load(in + y * kLanes);
+    for (int y = 0; y < rows; ++y) {
+        const V before = load(in + (y - r - 1) * kLanes);
+        sum += load(in + (y + r) * kLanes) - before;
+        const V after = load(in + (y + r + 1) * kLanes);
+        store(out + y * kLanes, (sum + (before + after) * box.edge) * box.scale);
+    }
+}
+
+inline void store_transposed(const float* in, int rows, int columns, float* out, std::ptrdiff_t stride) {
+    for (int y = 0; y < rows; y += kLanes) {
+        V t[kLanes];
+        V s[kLanes];
+        for (int i = 0; i < kLanes; ++i) t[i] = load(in + (y + i) * kLanes);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            s[2 * i] = __builtin_shuffle(t[i], t[i + 4], I{0, 8, 1, 9, 2, 10, 3, 11});
+            s[2 * i + 1] = __builtin_shuffle(t[i], t[i + 4], I{4, 12, 5, 13, 6, 14, 7, 15});
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            t[2 * i] = __builtin_shuffle(s[i], s[i + 4], I{0, 8, 1, 9, 2, 10, 3, 11});
+            t[2 * i + 1] = __builtin_shuffle(s[i], s[i + 4], I{4, 12, 5, 13, 6, 14, 7, 15});
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            s[2 * i] = __builtin_shuffle(t[i], t[i + 4], I{0, 8, 1, 9, 2, 10, 3, 11});
+            s[2 * i + 1] = __builtin_shuffle(t[i], t[i + 4], I{4, 12, 5, 13, 6, 14, 7, 15});
+        }
+        for (int i = 0; i < columns; ++i) store(out + i * stride + y, s[i]);
+    }
+}
+
+void smooth_body(const SmoothJob& job) {
+    int margin = 1;
+    for (int k = 0; k < job.n_boxes; ++k) margin = margin > job.boxes[k].radius ? margin : job.boxes[k].radius + 1;
+    const int padded = (job.rows + kLanes - 1) / kLanes * kLanes;
+    const int n_all = padded + 2 * margin;
+    float* strips[2] = {job.scratch + margin * kLanes, job.scratch + (n_all + margin) * kLanes};
+    std::memset(job.scratch, 0, static_cast<std::size_t>(2 * n_all * kLanes) * sizeof(float));
+    for (int x = 0; x < job.cols; x += kLanes) {
+        for (int y = 0; y < job.rows; ++y) {
+            V value = load(job.in + y * job.stride + x);
+            if (job.times != nullptr) value *= load(job.times + y * job.stride + x);
+            store(strips[0] + y * kLanes, value);
+        }
+        int now = 0;
+        for (int k = 0; k < job.n_boxes; ++k, now = 1 - now)
+            run_box(strips[now], job.rows, job.boxes[k], strips[1 - now]);
+        const int columns = job.cols - x < kLanes ? job.cols - x : kLanes;
+        store_transposed(strips[now], job.rows, columns, job.out + x * job.out_stride, job.out_stride);
+    }
+}
+
+void bank_body(const BankJob& job) {
+    const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(job.rows) * job.width;
+    for (int t = 0; t < job.n_templates; t += kBankPair) {
+        const float* first = job.templates + t * size;
+        for (int dy = 0; dy < job.n_row_shifts; ++dy) {
+            V sums[kBankPair][kBankShifts] = {};
+            for (int y = 0; y < job.rows; ++y) {
+                const float* image = job.image + (y + dy * job.row_step) * job.image_stride;
+                for (int x = 0; x < job.width; x += kLanes) {
+                    const V one = load(first + y * job.width + x);
+                    const V two = load(first + size + y * job.width + x);
+#pragma GCC unroll 7
+                    for (int dx = 0; dx < kBankShifts; ++dx) {
+                        const V pixel = load(image + x + dx);
+                        sums[0][dx] += one * pixel;
+                        sums[1][dx] += two * pixel;
+                    }
+                }
+            }
+            for (int k = 0; k < kBankPair; ++k) {
+                float* out = job.out + ((t + k) * job.n_row_shifts + dy) * kBankShifts;
+                for (int dx = 0; dx < kBankShifts; ++dx) {
+                    float sum = 0.0F;
+                    for (int i = 0; i < kLanes; ++i) sum += sums[k][dx][i];
+                    out[dx] = sum;
+                }
+            }
+        }
+    }
+}
+
+void local_norm_body(const LocalNormJob& job) {
+    for (std::size_t i = 0; i < job.n; i += kAlignLanes) {
+        const V inverse = 1.0F / at_least(load(job.weights + i), 1e-6F);
+        const V mean = load(job.sums + i) * inverse;
+        const V variance = at_least(load(job.squares + i) * inverse - mean * mean, 0.0F);
+        V value = (load(job.image + i) - mean) / root(variance + job.epsilon_square);
+        if (job.mask != nullptr) value *= load(job.mask + i);
+        store(job.out + i, value);
+    }
+}
+
+void local_correlation_body(const LocalCorrelationJob& job) {
+    for (std::size_t i = 0; i < job.n; i += kAlignLanes) {
+        const V inverse = 1.0F / at_least(load(job.weights + i), 1e-6F);
+        const V mean_a = load(job.a + i) * inverse;
+        const V mean_b = load(job.b + i) * inverse;
+        const V var_a = at_least(load(job.aa + i) * inverse - mean_a * mean_a, 0.0F);
+        const V var_b = at_least(load(job.bb + i) * inverse - mean_b * mean_b, 0.0F);
+        const V covariance = load(job.ab + i) * inverse - mean_a * mean_b;
+        store(job.out + i, (covariance + job.constant) / (root(var_a * var_b) + job.constant));
+    }
+}
+
+}  // namespace
+
+}  // namespace deepssim::simd

@@ -1,0 +1,142 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "deepssim/isa.hpp"
+#include "deepssim/registration.hpp"
+#include "simd/align.hpp"
+
+namespace deepssim {
+
+namespace {
+
+// Blobs of several sizes, without any symmetry.
+std::vector<float> make_scene(std::size_t rows, std::size_t cols) {
+    std::vector<float> out(rows * cols);
+    const double blobs[][4] = {
+        {.3, .3, .1, .9}, {.7, .4, .05, .6}, {.5, .7, .15, .5}, {.2, .75, .04, .8}, {.8, .8, .08, .4}};
+    for (std::size_t y = 0; y < rows; ++y) {
+        for (std::size_t x = 0; x < cols; ++x) {
+            double sum = 0.0;
+            for (const auto& [row, column, width, height] : blobs) {
+                const double dy = static_cast<double>(y) / static_cast<double>(rows) - row;
+                const double dx = static_cast<double>(x) / static_cast<double>(cols) - column;
+                sum += height * std::exp(-0.5 * (dy * dy + dx * dx) / (width * width));
+            }
+            out[y * cols + x] = static_cast<float>(std::min(1.0, sum));
+        }
+    }
+    return out;
+}
+
+MatrixView view_of(const std::vector<float>& pixels, std::size_t rows, std::size_t cols) {
+    return {pixels.data(), rows, cols, static_cast<std::ptrdiff_t>(cols)};
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("registration");
+
+TEST_CASE("a warped scene is laid back onto itself") {
+    const std::vector<float> scene = make_scene(136, 112);
+    const RegistrationImage moving(view_of(scene, 136, 112));
+    for (const Transform& truth :
+         {Transform{}, Transform{true, 12.0, 3.0, -5.0, 1.0}, Transform{false, -160.0, -6.5, 2.0, 1.0}}) {
+        std::vector<float> shown(scene.size());
+        warp_image(view_of(scene, 136, 112), truth, shown.data());
+        const RegistrationImage fixed(view_of(shown, 136, 112));
+        Aligner aligner;
+        aligner.fix(fixed);
+        const Transform found = aligner.align(moving, false).transform;
+        CHECK(found.is_mirrored == truth.is_mirrored);
+        // 0.3 px at the rim, 68 px from the centre.
+        CHECK(std::abs(found.angle_degrees - truth.angle_degrees) < 0.25);
+        CHECK(std::abs(found.shift_rows - truth.shift_rows) < 0.3);
+        CHECK(std::abs(found.shift_columns - truth.shift_columns) < 0.3);
+    }
+}
+
+TEST_CASE("every level gives the same bits, for widths round the lanes") {
+    for (const std::size_t cols : {1U, 7U, 8U, 9U, 15U, 16U, 17U, 33U, 65U}) {
+        const std::vector<float> scene = make_scene(23, cols);
+        std::vector<double> expected;
+        for (const std::string& isa : supported_isa_levels()) {
+            const RegistrationImage image(view_of(scene, 23, cols), isa);
+            Aligner aligner(isa);
+            aligner.fix(image);
+            const Registration found = aligner.align(image, true);
+            const Evidence evidence = aligner.evidence(image, found.transform);
+            const std::vector<double> numbers{found.fit,
+                                              found.transform.angle_degrees,
+                                              found.transform.shift_rows,
+                                              found.transform.scale,
+                                              evidence.s1,
+                                              evidence.s2,
+                                              evidence.ncc};
+            if (expected.empty()) expected = numbers;
+            CHECK(numbers == expected);
+        }
+    }
+}
+
+TEST_CASE("threads may share images") {
+    const std::vector<float> scene = make_scene(64, 48);
+    const RegistrationImage image(view_of(scene, 64, 48));
+    std::vector<double> fits(4);
+    std::vector<std::thread> threads;
+    for (double& fit : fits) {
+        threads.emplace_back([&image, &fit] {
+            Aligner aligner;
+            aligner.fix(image);
+            fit = aligner.align(image, true).fit;
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const double fit : fits) CHECK(fit == fits.front());
+}
+
+TEST_CASE("smoothing with one box is a mean, at every length, transposed") {
+    const simd::AlignKernels& kernels = simd::align_kernels_for("portable");
+    for (const int rows : {1, 3, 8, 13}) {
+        std::vector<float> in(static_cast<std::size_t>((rows + 1) * 16));
+        for (std::size_t i = 0; i < in.size(); ++i) in[i] = static_cast<float>(i % 7);
+        for (std::size_t y = 0; y < static_cast<std::size_t>(rows); ++y) {
+            for (std::size_t x = 11; x < 16; ++x) in[y * 16 + x] = 0.0F;
+        }
+        std::vector<float> out(11 * 16, -1.0F);
+        std::vector<float> scratch(2 * (16 + 2 * 3) * simd::kAlignLanes);
+        const simd::Box box{2, 0.0F, 0.2F};
+        kernels.smooth({in.data(), nullptr, 16, rows, 11, &box, 1, out.data(), 16, scratch.data()});
+        for (int x = 0; x < 11; ++x) {
+            for (int y = 0; y < rows; ++y) {
+                float sum = 0.0F;
+                for (int k = std::max(0, y - 2); k <= std::min(rows - 1, y + 2); ++k) {
+                    sum += in[static_cast<std::size_t>(k * 16 + x)];
+                }
+                CHECK(out[static_cast<std::size_t>(x * 16 + y)] == doctest::Approx(sum * 0.2F));
+            }
+        }
+    }
+}
+
+TEST_CASE("what cannot be registered is refused") {
+    std::vector<float> pixels(64, 0.5F);
+    const RegistrationImage image(view_of(pixels, 8, 8));
+    const RegistrationImage other(view_of(pixels, 4, 16));
+    Aligner aligner;
+    CHECK_THROWS_AS(aligner.align(image, true), InvalidInput);
+    aligner.fix(image);
+    CHECK_THROWS_AS(aligner.align(other, true), InvalidInput);
+    pixels[3] = std::numeric_limits<float>::quiet_NaN();
+    CHECK_THROWS_AS(RegistrationImage(view_of(pixels, 8, 8)), InvalidInput);
+    CHECK_THROWS_AS(RegistrationImage(MatrixView{}), InvalidInput);
+}
+
+TEST_SUITE_END();
+
+}  // namespace deepssim
