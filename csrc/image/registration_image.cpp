@@ -33,8 +33,7 @@ void check(MatrixView image) {
     }
 }
 
-// Sigma of local normalisation at a level: 2 and 3 px at widths of 28 and 56, else 5 px at 112; see the design notes of
-// the method in docs/core.md.
+// Sigma of local normalisation at a level, in its pixels: 2 and 3 at widths of 28 and 56, else 5 at 112.
 double local_sigma(std::size_t levels_below, double width) {
     if (levels_below == 0) return 2.0 * width / 28.0;
     if (levels_below == 1) return 3.0 * width / 56.0;
