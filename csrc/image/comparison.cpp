@@ -159,13 +159,13 @@ std::size_t Comparison::term_bytes() const {
         return 2 * whole_lines((height_ * width_ + simd::kRowMultiple) * sizeof(float));
     }
     std::size_t bytes = 0;
-    if (with_bytes_) bytes += pixels * (2 * sizeof(std::int16_t) + 2 * sizeof(float));
+    if (with_bytes_) bytes += pixels * (sizeof(std::int16_t) + sizeof(std::int32_t) + 2 * sizeof(float));
     if (with_wide_) bytes += pixels * 4 * sizeof(double);
     return bytes + 8 * kLine;
 }
 
 std::size_t Comparison::scratch_bytes() const {
-    return std::max((stride_ + simd::kRowMultiple) * sizeof(std::int32_t), 3 * stride_ * sizeof(double));
+    return std::max(2 * (stride_ + simd::kRowMultiple) * sizeof(std::int32_t), 3 * stride_ * sizeof(double));
 }
 
 ImageTerms Comparison::terms(const ImageStack& stack, std::size_t image, const ImageSummary& summary) const {
@@ -213,7 +213,7 @@ void Comparison::fill_unit(const ImageStack& stack, std::size_t image, ImageTerm
 void Comparison::fill_bytes(const ImageStack& stack, std::size_t image, ImageTerms& terms, std::byte*& free) const {
     constexpr std::size_t kTaps = simd::kUniformTaps;
     auto* pixels = take<std::int16_t>(free, height_ * stride_);
-    auto* sums = take<std::int16_t>(free, height_ * stride_);
+    auto* sums = take<std::int32_t>(free, height_ * stride_);
     auto* means = take<float>(free, height_ * stride_);
     auto* variances = take<float>(free, height_ * stride_);
     std::vector<double> row(width_);
@@ -246,7 +246,7 @@ void Comparison::fill_bytes(const ImageStack& stack, std::size_t image, ImageTer
                 square += squares[x + k];
             }
             const std::size_t at = y * stride_ + x;
-            sums[at] = static_cast<std::int16_t>(sum);
+            sums[at] = sum;
             means[at] = static_cast<float>((sum - kWindowPixels * shift) / kWindowPixels * scale);
             const auto whole = static_cast<float>(kWindowPixels * square - sum * sum);
             variances[at] = whole * factor.high + whole * factor.low;

@@ -28,7 +28,6 @@ inline constexpr std::size_t kShortSum = 4;
 using Floats = float __attribute__((vector_size(kWidth * sizeof(float))));
 using Doubles = double __attribute__((vector_size(kWidth * sizeof(double))));
 using Ints = std::int32_t __attribute__((vector_size(kWidth * sizeof(std::int32_t))));
-using Shorts = std::int16_t __attribute__((vector_size(kWidth * sizeof(std::int16_t))));
 
 // By reference: returning such a vector would change the calling convention between levels.
 template <class T, class Vector>
@@ -58,28 +57,18 @@ struct LaneSums {
     }
 };
 
-// columns += a * b - old_a * old_b: the row that enters the windows and the one that leaves them.
+// next = columns + a * b - old_a * old_b: the row that enters the windows and the one that leaves them.
 inline void slide_columns(const std::int16_t* a, const std::int16_t* b, const std::int16_t* old_a,
-                          const std::int16_t* old_b, std::size_t n, std::int32_t* columns) {
-    for (std::size_t x = 0; x < n; x += kWidth) {
-        Shorts in_a;
-        Shorts in_b;
-        Shorts out_a;
-        Shorts out_b;
-        Ints sum;
-        load(a + x, in_a);
-        load(b + x, in_b);
-        load(old_a + x, out_a);
-        load(old_b + x, out_b);
-        load(columns + x, sum);
-        const Shorts change = in_a * in_b - out_a * out_b;
-        sum += __builtin_convertvector(change, Ints);
-        std::memcpy(columns + x, &sum, sizeof(sum));
+                          const std::int16_t* old_b, std::size_t n, const std::int32_t* columns, std::int32_t* next) {
+    // A plain loop: compilers widen 16 bits better than vectors of one width can be made to.
+#pragma GCC ivdep
+    for (std::size_t x = 0; x < n; ++x) {
+        next[x] = columns[x] + static_cast<std::int16_t>(a[x] * b[x] - old_a[x] * old_b[x]);
     }
 }
 
 inline void first_columns(const ByteJob& job) {
-    std::memset(job.columns, 0, (job.stride + kRowMultiple) * sizeof(std::int32_t));
+    std::memset(job.columns, 0, 2 * (job.stride + kRowMultiple) * sizeof(std::int32_t));
     for (std::size_t y = 0; y < kUniformTaps; ++y) {
         const std::int16_t* a = job.a.pixels + y * job.stride;
         const std::int16_t* b = job.b.pixels + y * job.stride;
@@ -89,8 +78,9 @@ inline void first_columns(const ByteJob& job) {
 
 // Numerators and denominators at kWidth windows from `x` on of the row that starts at `row`.
 template <bool kWithLuminance>
-inline void byte_quotient(const ByteJob& job, std::size_t row, std::size_t x, Floats& over, Floats& under) {
-    const std::int32_t* columns = job.columns + x;
+inline void byte_quotient(const ByteJob& job, const std::int32_t* row_columns, std::size_t row, std::size_t x,
+                          Floats& over, Floats& under) {
+    const std::int32_t* columns = row_columns + x;
     Ints sum;
     Ints next;
     load(columns, sum);
@@ -99,11 +89,10 @@ inline void byte_quotient(const ByteJob& job, std::size_t row, std::size_t x, Fl
         load(columns + k, next);
         sum += next;
     }
-    Shorts short_sums;
-    load(job.a.sums + row + x, short_sums);
-    const Ints sums_a = __builtin_convertvector(short_sums, Ints);
-    load(job.b.sums + row + x, short_sums);
-    const Ints sums_b = __builtin_convertvector(short_sums, Ints);
+    Ints sums_a;
+    Ints sums_b;
+    load(job.a.sums + row + x, sums_a);
+    load(job.b.sums + row + x, sums_b);
     const Ints whole = ((sum << 5) + (sum << 4) + sum) - sums_a * sums_b;
     Floats variance_a;
     Floats variance_b;
@@ -123,18 +112,27 @@ inline void byte_quotient(const ByteJob& job, std::size_t row, std::size_t x, Fl
     }
 }
 
-// Leaves the first `n` of the lanes from `lane` on.
-inline void keep_lanes(std::size_t lane, std::size_t n, Floats& v) {
-    Ints bits;
-    std::memcpy(&bits, &v, sizeof(bits));
-    Ints index;
-    for (std::size_t i = 0; i < kWidth; ++i) index[i] = static_cast<std::int32_t>(lane + i);
-    bits &= index < static_cast<std::int32_t>(n);
-    std::memcpy(&v, &bits, sizeof(v));
-}
+// Which lanes of a row's last 2 * kPixelLanes are windows.
+struct Tail {
+    std::int32_t bits[2 * kPixelLanes];
+
+    explicit Tail(std::size_t n) {
+        const std::size_t last = (n - 1) / (2 * kPixelLanes) * (2 * kPixelLanes);
+        for (std::size_t i = 0; i < 2 * kPixelLanes; ++i) bits[i] = last + i < n ? -1 : 0;
+    }
+    void keep(std::size_t lane, Floats& v) const {
+        Ints mask;
+        Ints kept;
+        load(bits + lane, mask);
+        std::memcpy(&kept, &v, sizeof(kept));
+        kept &= mask;
+        std::memcpy(&v, &kept, sizeof(v));
+    }
+};
 
 template <bool kWithLuminance>
-inline void add_byte_row(const ByteJob& job, std::size_t row, std::size_t n, LaneSums& sums) {
+inline void add_byte_row(const ByteJob& job, const std::int32_t* columns, std::size_t row, std::size_t n,
+                         const Tail& tail, LaneSums& sums) {
     constexpr std::size_t kTwo = 2 * kPixelLanes;
     std::size_t turns = 0;
     std::size_t x = 0;
@@ -145,9 +143,9 @@ inline void add_byte_row(const ByteJob& job, std::size_t row, std::size_t n, Lan
     for (; x + kPixelLanes < n; x += kTwo) {
         const bool is_last = x + kTwo > n;
         for (std::size_t p = 0; p < kParts; ++p) {
-            byte_quotient<kWithLuminance>(job, row, x + p * kWidth, over, under);
-            byte_quotient<kWithLuminance>(job, row, x + kPixelLanes + p * kWidth, over_next, under_next);
-            if (is_last) keep_lanes(x + kPixelLanes + p * kWidth, n, over_next);
+            byte_quotient<kWithLuminance>(job, columns, row, x + p * kWidth, over, under);
+            byte_quotient<kWithLuminance>(job, columns, row, x + kPixelLanes + p * kWidth, over_next, under_next);
+            if (is_last) tail.keep(kPixelLanes + p * kWidth, over_next);
             // a / b + c / d = (a d + b c) / (b d): divisions cost more than the rest together.
             sums.near[p] += (over * under_next + over_next * under) / (under * under_next);
         }
@@ -155,8 +153,8 @@ inline void add_byte_row(const ByteJob& job, std::size_t row, std::size_t n, Lan
     }
     for (; x < n; x += kPixelLanes) {
         for (std::size_t p = 0; p < kParts; ++p) {
-            byte_quotient<kWithLuminance>(job, row, x + p * kWidth, over, under);
-            keep_lanes(x + p * kWidth, n, over);
+            byte_quotient<kWithLuminance>(job, columns, row, x + p * kWidth, over, under);
+            tail.keep(p * kWidth, over);
             sums.near[p] += over / under;
         }
     }
@@ -167,15 +165,24 @@ template <bool kWithLuminance>
 double byte_body(const ByteJob& job) {
     const std::size_t rows = job.height - kUniformTaps + 1;
     const std::size_t n = job.width - kUniformTaps + 1;
+    const Tail tail(n);
     LaneSums sums;
     first_columns(job);
-    for (std::size_t y = 0;; ++y) {
-        add_byte_row<kWithLuminance>(job, y * job.stride, n, sums);
-        if (y + 1 == rows) break;
-        const std::size_t out = y * job.stride;
-        const std::size_t in = (y + kUniformTaps) * job.stride;
-        slide_columns(job.a.pixels + in, job.b.pixels + in, job.a.pixels + out, job.b.pixels + out, job.stride,
-                      job.columns);
+    // Two lines by turns: windows straddle the vectors that the line is stored in, and a load that straddles a store
+    // waits until that has left the processor.
+    std::int32_t* columns = job.columns;
+    std::int32_t* next = job.columns + job.stride + kRowMultiple;
+    for (std::size_t y = 0; y < rows; ++y) {
+        if (y + 1 < rows) {
+            const std::size_t out = y * job.stride;
+            const std::size_t in = (y + kUniformTaps) * job.stride;
+            slide_columns(job.a.pixels + in, job.b.pixels + in, job.a.pixels + out, job.b.pixels + out, job.stride,
+                          columns, next);
+        }
+        add_byte_row<kWithLuminance>(job, columns, y * job.stride, n, tail, sums);
+        std::int32_t* const done = columns;
+        columns = next;
+        next = done;
     }
     return sums.total();
 }

@@ -9,7 +9,7 @@ namespace deepssim::simd {
 // Accumulators have this many lanes at every level, so that all round alike.
 inline constexpr std::size_t kPixelLanes = 16;
 // Rows of images start at multiples of this many pixels; what fills them up is zero.
-inline constexpr std::size_t kRowMultiple = 32;
+inline constexpr std::size_t kRowMultiple = 16;
 
 inline constexpr std::size_t kUniformTaps = 7;
 inline constexpr std::size_t kMaxTaps = 11;
@@ -18,7 +18,7 @@ inline constexpr std::size_t kMaxTaps = 11;
 // the window's upper left pixel.
 struct ByteTerms {
     const std::int16_t* pixels;  // grey less 128: a product of two fits 16 bits, and so does a difference of products
-    const std::int16_t* sums;    // of the window's pixels
+    const std::int32_t* sums;    // of the window's pixels
     const float* means;          // affine map applied
     const float* variances;
 };
@@ -35,7 +35,7 @@ struct ByteJob {
     float twice_low;
     float c1;
     float c2;
-    std::int32_t* columns;  // [stride + kRowMultiple], scratch
+    std::int32_t* columns;  // [2][stride + kRowMultiple], scratch
 };
 
 // An image in float64 less its mean, and the means and variances of its windows.
