@@ -59,9 +59,9 @@ struct LaneSums {
 
 // next = columns + a * b - old_a * old_b: the row that enters the windows and the one that leaves them.
 inline void slide_columns(const std::int16_t* a, const std::int16_t* b, const std::int16_t* old_a,
-                          const std::int16_t* old_b, std::size_t n, const std::int32_t* columns, std::int32_t* next) {
+                          const std::int16_t* old_b, std::size_t n, const std::int32_t* columns,
+                          std::int32_t* __restrict next) {
     // A plain loop: compilers widen 16 bits better than vectors of one width can be made to.
-#pragma GCC ivdep
     for (std::size_t x = 0; x < n; ++x) {
         next[x] = columns[x] + static_cast<std::int16_t>(a[x] * b[x] - old_a[x] * old_b[x]);
     }
