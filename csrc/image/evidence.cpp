@@ -30,9 +30,8 @@ double mean_of_lowest(const Plane& values, const SpanList& spans, double part, s
     const auto wanted = static_cast<std::size_t>(std::ceil(part * static_cast<double>(spans.count)));
     // Counting by value first leaves few to sort.
     constexpr int kBins = 512;
-    const auto bin_of = [](float value) {
-        return std::clamp(static_cast<int>((value + 1.0F) * (kBins / 2)), 0, kBins - 1);
-    };
+    constexpr float kHalf = 256.0F;  // bins for each unit of correlation
+    const auto bin_of = [](float value) { return std::clamp(static_cast<int>((value + 1.0F) * kHalf), 0, kBins - 1); };
     int counts[kBins] = {};
     for (int y = 0; y < values.rows; ++y) {
         const float* row = values.row(y);

@@ -23,13 +23,14 @@ struct Plane {
         rows = n_rows;
         cols = n_cols;
         constexpr int kLanes = static_cast<int>(simd::kAlignLanes);
-        stride = (n_cols + kLanes - 1) / kLanes * kLanes;
-        pixels.assign(static_cast<std::size_t>((n_rows + 1) * stride) + simd::kAlignLanes, 0.0F);
+        stride = static_cast<std::ptrdiff_t>((n_cols + kLanes - 1) / kLanes) * kLanes;
+        pixels.assign((static_cast<std::size_t>(n_rows) + 1) * static_cast<std::size_t>(stride) + simd::kAlignLanes,
+                      0.0F);
     }
-    float* row(int y) { return pixels.data() + y * stride; }
-    const float* row(int y) const { return pixels.data() + y * stride; }
+    float* row(int y) { return pixels.data() + static_cast<std::ptrdiff_t>(y) * stride; }
+    const float* row(int y) const { return pixels.data() + static_cast<std::ptrdiff_t>(y) * stride; }
     // What elementwise kernels go over: whole rows, padding included.
-    std::size_t padded_size() const { return static_cast<std::size_t>(rows * stride); }
+    std::size_t padded_size() const { return static_cast<std::size_t>(rows) * static_cast<std::size_t>(stride); }
 };
 
 }  // namespace deepssim

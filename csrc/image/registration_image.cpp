@@ -120,7 +120,8 @@ void Smoother::run(const Plane& in, const Plane* times, std::span<const simd::Bo
     for (const simd::Box& box : boxes) margin = std::max(margin, box.radius + 1);
     turned_.reset(in.cols, in.rows);
     out.reset(in.rows, in.cols);
-    const std::size_t longest = static_cast<std::size_t>(std::max(turned_.stride, in.stride) + 2 * margin);
+    const std::size_t longest =
+        static_cast<std::size_t>(std::max(turned_.stride, in.stride) + std::ptrdiff_t{2} * margin);
     scratch_.resize(2 * longest * simd::kAlignLanes);
     kernels_.smooth({in.pixels.data(), times == nullptr ? nullptr : times->pixels.data(), in.stride, in.rows, in.cols,
                      boxes.data(), static_cast<int>(boxes.size()), turned_.pixels.data(), turned_.stride,

@@ -65,12 +65,14 @@ void Bank::build(const simd::AlignKernels& kernels, const Plane& thumbnail, doub
 void Bank::find(const simd::AlignKernels& kernels, const Plane& thumbnail, double factor_rows, double factor_columns,
                 std::size_t wanted, std::vector<Start>& starts) {
     const int stride = width_ + 2 * static_cast<int>(simd::kAlignLanes);
-    padded_.assign(static_cast<std::size_t>((rows_ + 2 * reach_rows_) * stride), 0.0F);
+    const std::ptrdiff_t stride_of_rows = stride;
+    padded_.assign(static_cast<std::size_t>((rows_ + 2 * reach_rows_) * stride_of_rows), 0.0F);
     for (int y = 0; y < rows_; ++y) {
-        std::copy_n(thumbnail.row(y), thumbnail.cols, padded_.data() + (y + reach_rows_) * stride + kReachColumns);
+        std::copy_n(thumbnail.row(y), thumbnail.cols,
+                    padded_.data() + (y + reach_rows_) * stride_of_rows + kReachColumns);
     }
     const int n_row_shifts = 2 * (reach_rows_ / kRowStep) + 1;
-    const int n_shifts = n_row_shifts * simd::kBankShifts;
+    const std::ptrdiff_t n_shifts = static_cast<std::ptrdiff_t>(n_row_shifts) * simd::kBankShifts;
     scores_.resize(static_cast<std::size_t>(kTemplates * n_shifts));
     kernels.bank(
         {templates_.data(), kTemplates, rows_, width_, padded_.data(), stride, n_row_shifts, kRowStep, scores_.data()});
@@ -91,8 +93,9 @@ void Bank::find(const simd::AlignKernels& kernels, const Plane& thumbnail, doubl
         if (starts.size() == wanted) break;
         if (std::any_of(taken.begin(), taken.end(), [&](int other) { return is_near(place.index, other); })) continue;
         taken.push_back(place.index);
+        const int row_shift = place.shift / simd::kBankShifts;
         Start start{turned(place.index), place.score};
-        start.pose.offset[0] = (place.shift / simd::kBankShifts * kRowStep - reach_rows_) * factor_rows;
+        start.pose.offset[0] = static_cast<double>(row_shift * kRowStep - reach_rows_) * factor_rows;
         start.pose.offset[1] = (place.shift % simd::kBankShifts - kReachColumns) * factor_columns;
         starts.push_back(start);
     }

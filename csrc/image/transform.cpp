@@ -95,7 +95,8 @@ void SpanList::erode(const SpanList& from, int cols, int amount) {
         int begin = amount;
         int end = cols - amount;
         for (int k = -amount; k <= amount; ++k) {
-            const auto row = static_cast<std::size_t>(y + k);
+            const int other = y + k;
+            const auto row = static_cast<std::size_t>(other);
             const bool is_own = k == 0;
             begin = std::max(begin, from.first[row] + (is_own ? amount : 0));
             end = std::min(end, from.last[row] - (is_own ? amount : 0));

@@ -13,7 +13,7 @@ namespace deepssim::simd {
 
 namespace {
 
-constexpr int kLanes = static_cast<int>(kAlignLanes);
+inline constexpr int kLanes = static_cast<int>(kAlignLanes);
 using V = float __attribute__((vector_size(32)));
 using I = std::int32_t __attribute__((vector_size(32)));
 
@@ -39,7 +39,7 @@ inline V kept(V x, I mask) {
     return x;
 }
 
-constexpr I kCount = {0, 1, 2, 3, 4, 5, 6, 7};
+inline constexpr I kCount = {0, 1, 2, 3, 4, 5, 6, 7};
 
 inline I inside(int x, int first, int last) {
     const I column = kCount + x;
@@ -54,10 +54,10 @@ inline void flush(V (&lanes)[N], double* sums) {
         lanes[k] = V{};
     }
 }
-constexpr int kFlushRows = 8;
+inline constexpr int kFlushRows = 8;
 
 inline std::int64_t load_pair(const float* from) {
-    std::int64_t out;
+    std::int64_t out = 0;
     std::memcpy(&out, from, sizeof(out));
     return out;
 }
@@ -71,11 +71,11 @@ inline void load_pairs(const float* from, I at, V& left, V& right) {
                           load_pair(from + at[7])};
     const V low = reinterpret_cast<V>(first);
     const V high = reinterpret_cast<V>(second);
-    left = __builtin_shuffle(low, high, I{0, 2, 4, 6, 8, 10, 12, 14});
-    right = __builtin_shuffle(low, high, I{1, 3, 5, 7, 9, 11, 13, 15});
+    left = __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14);
+    right = __builtin_shufflevector(low, high, 1, 3, 5, 7, 9, 11, 13, 15);
 }
 
-PairSums warp_body(const WarpJob& job) {
+inline PairSums warp_body(const WarpJob& job) {
     double sums[5] = {};
     V lanes[5] = {};
     const auto m_row = static_cast<float>(job.matrix[1]);
@@ -129,7 +129,7 @@ PairSums warp_body(const WarpJob& job) {
     return {sums[0], sums[1], sums[2], sums[3], sums[4]};
 }
 
-void normal_body(const NormalJob& job, double* sums) {
+inline void normal_body(const NormalJob& job, double* sums) {
     for (std::size_t k = 0; k < kNormalTerms; ++k) sums[k] = 0.0;
     V lanes[kNormalTerms] = {};
     // A quarter: half a central difference, averaged over the two images.
@@ -179,10 +179,10 @@ void normal_body(const NormalJob& job, double* sums) {
 
 // in and out have `margin` zero rows of eight before and after. The sum runs down the rows.
 inline void run_box(const float* in, int rows, const Box& box, float* out) {
-    const int r = box.radius;
+    const std::ptrdiff_t r = box.radius;
     V sum{};
-    for (int y = -r - 1; y < r; ++y) sum += load(in + y * kLanes);
-    for (int y = 0; y < rows; ++y) {
+    for (std::ptrdiff_t y = -r - 1; y < r; ++y) sum += load(in + y * kLanes);
+    for (std::ptrdiff_t y = 0; y < rows; ++y) {
         const V before = load(in + (y - r - 1) * kLanes);
         sum += load(in + (y + r) * kLanes) - before;
         const V after = load(in + (y + r + 1) * kLanes);
@@ -191,38 +191,40 @@ inline void run_box(const float* in, int rows, const Box& box, float* out) {
 }
 
 inline void store_transposed(const float* in, int rows, int columns, float* out, std::ptrdiff_t stride) {
-    for (int y = 0; y < rows; y += kLanes) {
+    for (std::ptrdiff_t y = 0; y < rows; y += kLanes) {
         V t[kLanes];
         V s[kLanes];
-        for (int i = 0; i < kLanes; ++i) t[i] = load(in + (y + i) * kLanes);
+        for (std::ptrdiff_t i = 0; i < kLanes; ++i) t[i] = load(in + (y + i) * kLanes);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-            s[2 * i] = __builtin_shuffle(t[i], t[i + 4], I{0, 8, 1, 9, 2, 10, 3, 11});
-            s[2 * i + 1] = __builtin_shuffle(t[i], t[i + 4], I{4, 12, 5, 13, 6, 14, 7, 15});
+        for (std::ptrdiff_t i = 0; i < 4; ++i) {
+            s[2 * i] = __builtin_shufflevector(t[i], t[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+            s[2 * i + 1] = __builtin_shufflevector(t[i], t[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
         }
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-            t[2 * i] = __builtin_shuffle(s[i], s[i + 4], I{0, 8, 1, 9, 2, 10, 3, 11});
-            t[2 * i + 1] = __builtin_shuffle(s[i], s[i + 4], I{4, 12, 5, 13, 6, 14, 7, 15});
+        for (std::ptrdiff_t i = 0; i < 4; ++i) {
+            t[2 * i] = __builtin_shufflevector(s[i], s[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+            t[2 * i + 1] = __builtin_shufflevector(s[i], s[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
         }
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-            s[2 * i] = __builtin_shuffle(t[i], t[i + 4], I{0, 8, 1, 9, 2, 10, 3, 11});
-            s[2 * i + 1] = __builtin_shuffle(t[i], t[i + 4], I{4, 12, 5, 13, 6, 14, 7, 15});
+        for (std::ptrdiff_t i = 0; i < 4; ++i) {
+            s[2 * i] = __builtin_shufflevector(t[i], t[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+            s[2 * i + 1] = __builtin_shufflevector(t[i], t[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
         }
-        for (int i = 0; i < columns; ++i) store(out + i * stride + y, s[i]);
+        for (std::ptrdiff_t i = 0; i < columns; ++i) store(out + i * stride + y, s[i]);
     }
 }
 
-void smooth_body(const SmoothJob& job) {
-    int margin = 1;
-    for (int k = 0; k < job.n_boxes; ++k) margin = margin > job.boxes[k].radius ? margin : job.boxes[k].radius + 1;
-    const int padded = (job.rows + kLanes - 1) / kLanes * kLanes;
-    const int n_all = padded + 2 * margin;
+inline void smooth_body(const SmoothJob& job) {
+    std::ptrdiff_t margin = 1;
+    for (int k = 0; k < job.n_boxes; ++k)
+        margin = margin > job.boxes[k].radius ? margin : std::ptrdiff_t{job.boxes[k].radius} + 1;
+    const int whole = (job.rows + kLanes - 1) / kLanes;
+    const std::ptrdiff_t padded = std::ptrdiff_t{whole} * kLanes;
+    const std::ptrdiff_t n_all = padded + 2 * margin;
     float* strips[2] = {job.scratch + margin * kLanes, job.scratch + (n_all + margin) * kLanes};
     std::memset(job.scratch, 0, static_cast<std::size_t>(2 * n_all * kLanes) * sizeof(float));
-    for (int x = 0; x < job.cols; x += kLanes) {
-        for (int y = 0; y < job.rows; ++y) {
+    for (std::ptrdiff_t x = 0; x < job.cols; x += kLanes) {
+        for (std::ptrdiff_t y = 0; y < job.rows; ++y) {
             V value = load(job.in + y * job.stride + x);
             if (job.times != nullptr) value *= load(job.times + y * job.stride + x);
             store(strips[0] + y * kLanes, value);
@@ -230,35 +232,35 @@ void smooth_body(const SmoothJob& job) {
         int now = 0;
         for (int k = 0; k < job.n_boxes; ++k, now = 1 - now)
             run_box(strips[now], job.rows, job.boxes[k], strips[1 - now]);
-        const int columns = job.cols - x < kLanes ? job.cols - x : kLanes;
+        const auto columns = static_cast<int>(job.cols - x < kLanes ? job.cols - x : kLanes);
         store_transposed(strips[now], job.rows, columns, job.out + x * job.out_stride, job.out_stride);
     }
 }
 
-void bank_body(const BankJob& job) {
+inline void bank_body(const BankJob& job) {
     const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(job.rows) * job.width;
-    for (int t = 0; t < job.n_templates; t += kBankPair) {
+    for (std::ptrdiff_t t = 0; t < job.n_templates; t += kBankPair) {
         const float* first = job.templates + t * size;
-        for (int dy = 0; dy < job.n_row_shifts; ++dy) {
+        for (std::ptrdiff_t dy = 0; dy < job.n_row_shifts; ++dy) {
             V sums[kBankPair][kBankShifts] = {};
-            for (int y = 0; y < job.rows; ++y) {
+            for (std::ptrdiff_t y = 0; y < job.rows; ++y) {
                 const float* image = job.image + (y + dy * job.row_step) * job.image_stride;
-                for (int x = 0; x < job.width; x += kLanes) {
+                for (std::ptrdiff_t x = 0; x < job.width; x += kLanes) {
                     const V one = load(first + y * job.width + x);
                     const V two = load(first + size + y * job.width + x);
 #pragma GCC unroll 7
-                    for (int dx = 0; dx < kBankShifts; ++dx) {
+                    for (std::ptrdiff_t dx = 0; dx < kBankShifts; ++dx) {
                         const V pixel = load(image + x + dx);
                         sums[0][dx] += one * pixel;
                         sums[1][dx] += two * pixel;
                     }
                 }
             }
-            for (int k = 0; k < kBankPair; ++k) {
+            for (std::ptrdiff_t k = 0; k < kBankPair; ++k) {
                 float* out = job.out + ((t + k) * job.n_row_shifts + dy) * kBankShifts;
-                for (int dx = 0; dx < kBankShifts; ++dx) {
+                for (std::ptrdiff_t dx = 0; dx < kBankShifts; ++dx) {
                     float sum = 0.0F;
-                    for (int i = 0; i < kLanes; ++i) sum += sums[k][dx][i];
+                    for (std::ptrdiff_t i = 0; i < kLanes; ++i) sum += sums[k][dx][i];
                     out[dx] = sum;
                 }
             }
@@ -266,7 +268,7 @@ void bank_body(const BankJob& job) {
     }
 }
 
-void local_norm_body(const LocalNormJob& job) {
+inline void local_norm_body(const LocalNormJob& job) {
     for (std::size_t i = 0; i < job.n; i += kAlignLanes) {
         const V inverse = 1.0F / at_least(load(job.weights + i), 1e-6F);
         const V mean = load(job.sums + i) * inverse;
@@ -277,7 +279,7 @@ void local_norm_body(const LocalNormJob& job) {
     }
 }
 
-void local_correlation_body(const LocalCorrelationJob& job) {
+inline void local_correlation_body(const LocalCorrelationJob& job) {
     for (std::size_t i = 0; i < job.n; i += kAlignLanes) {
         const V inverse = 1.0F / at_least(load(job.weights + i), 1e-6F);
         const V mean_a = load(job.a + i) * inverse;

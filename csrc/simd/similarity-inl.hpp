@@ -76,7 +76,7 @@ inline void first_columns(const ByteJob& job) {
     }
 }
 
-// Numerators and denominators at kWidth windows from `x` on of the row that starts at `row`.
+// Numerators and denominators of what SSIM lacks of one at kWidth windows from `x` on of the row that starts at `row`.
 template <bool kWithLuminance>
 inline void byte_quotient(const ByteJob& job, const std::int32_t* row_columns, std::size_t row, std::size_t x,
                           Floats& over, Floats& under) {
@@ -99,22 +99,26 @@ inline void byte_quotient(const ByteJob& job, const std::int32_t* row_columns, s
     load(job.a.variances + row + x, variance_a);
     load(job.b.variances + row + x, variance_b);
     const Floats rounded = __builtin_convertvector(whole, Floats);
-    over = (rounded * job.twice_high + rounded * job.twice_low) + job.c2;
+    // What SSIM lacks of one: where images are alike and flat its float32 would be wrong in the same direction at
+    // every window, what it lacks is small there.
+    over = (variance_a + variance_b) - (rounded * job.twice_high + rounded * job.twice_low);
     under = (variance_a + variance_b) + job.c2;
     if constexpr (kWithLuminance) {
         Floats mean_a;
         Floats mean_b;
         load(job.a.means + row + x, mean_a);
         load(job.b.means + row + x, mean_b);
-        const Floats product = mean_a * mean_b;
-        over *= (product + product) + job.c1;
-        under *= (mean_a * mean_a + mean_b * mean_b) + job.c1;
+        // 1 - (1 - p / u) (1 - q / v) = (p v + q u - p q) / (u v)
+        const Floats apart = (mean_a - mean_b) * (mean_a - mean_b);
+        const Floats luminance = (mean_a * mean_a + mean_b * mean_b) + job.c1;
+        over = apart * under + over * (luminance - apart);
+        under *= luminance;
     }
 }
 
 // Which lanes of a row's last 2 * kPixelLanes are windows.
 struct Tail {
-    std::int32_t bits[2 * kPixelLanes];
+    std::int32_t bits[2 * kPixelLanes] = {};
 
     explicit Tail(std::size_t n) {
         const std::size_t last = (n - 1) / (2 * kPixelLanes) * (2 * kPixelLanes);
@@ -184,7 +188,7 @@ double byte_body(const ByteJob& job) {
         columns = next;
         next = done;
     }
-    return sums.total();
+    return static_cast<double>(rows * n) - sums.total();
 }
 
 // The rest are plain loops over rows, which compilers turn into vectors: each pixel by itself.

@@ -89,6 +89,7 @@ TEST_CASE("threads may share images") {
     const RegistrationImage image(view_of(scene, 64, 48));
     std::vector<double> fits(4);
     std::vector<std::thread> threads;
+    threads.reserve(fits.size());
     for (double& fit : fits) {
         threads.emplace_back([&image, &fit] {
             Aligner aligner;
@@ -103,22 +104,23 @@ TEST_CASE("threads may share images") {
 TEST_CASE("smoothing with one box is a mean, at every length, transposed") {
     const simd::AlignKernels& kernels = simd::align_kernels_for("portable");
     for (const int rows : {1, 3, 8, 13}) {
-        std::vector<float> in(static_cast<std::size_t>((rows + 1) * 16));
+        std::vector<float> in((static_cast<std::size_t>(rows) + 1) * 16);
         for (std::size_t i = 0; i < in.size(); ++i) in[i] = static_cast<float>(i % 7);
         for (std::size_t y = 0; y < static_cast<std::size_t>(rows); ++y) {
             for (std::size_t x = 11; x < 16; ++x) in[y * 16 + x] = 0.0F;
         }
-        std::vector<float> out(11 * 16, -1.0F);
-        std::vector<float> scratch(2 * (16 + 2 * 3) * simd::kAlignLanes);
+        std::vector<float> out(std::size_t{11} * 16, -1.0F);
+        std::vector<float> scratch(std::size_t{44} * simd::kAlignLanes);  // two strips of 16 rows and their margins
         const simd::Box box{2, 0.0F, 0.2F};
         kernels.smooth({in.data(), nullptr, 16, rows, 11, &box, 1, out.data(), 16, scratch.data()});
         for (int x = 0; x < 11; ++x) {
             for (int y = 0; y < rows; ++y) {
                 float sum = 0.0F;
                 for (int k = std::max(0, y - 2); k <= std::min(rows - 1, y + 2); ++k) {
-                    sum += in[static_cast<std::size_t>(k * 16 + x)];
+                    sum += in[static_cast<std::size_t>(k) * 16 + static_cast<std::size_t>(x)];
                 }
-                CHECK(out[static_cast<std::size_t>(x * 16 + y)] == doctest::Approx(sum * 0.2F));
+                CHECK(out[static_cast<std::size_t>(x) * 16 + static_cast<std::size_t>(y)] ==
+                      doctest::Approx(sum * 0.2F));
             }
         }
     }

@@ -33,6 +33,8 @@ class RegistrationImage {
     // `image` has finite grey values in [0, 1] and at most 4,096 rows and columns; throws InvalidInput.
     RegistrationImage(MatrixView image, std::string_view isa = "");
     ~RegistrationImage();
+    RegistrationImage(const RegistrationImage&) = delete;
+    RegistrationImage& operator=(const RegistrationImage&) = delete;
     RegistrationImage(RegistrationImage&&) noexcept;
     RegistrationImage& operator=(RegistrationImage&&) noexcept;
 
@@ -71,6 +73,8 @@ class Aligner {
    public:
     explicit Aligner(std::string_view isa = "");
     ~Aligner();
+    Aligner(const Aligner&) = delete;
+    Aligner& operator=(const Aligner&) = delete;
 
     // Takes the fixed image, which must outlive its use, and turns its thumbnail in all directions.
     void fix(const RegistrationImage& fixed);
