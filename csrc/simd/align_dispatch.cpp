@@ -5,7 +5,7 @@
 
 namespace deepssim::simd {
 
-const AlignKernels& align_kernels_for(const char* level) {
+const AlignKernels& align_kernels_for([[maybe_unused]] const char* level) {
 #if defined(DEEPSSIM_HAVE_X86)
     if (std::strcmp(level, "avx512vnni") == 0 || std::strcmp(level, "amx") == 0) return kAlignAvx512;
     if (std::strcmp(level, "avx2") == 0 || std::strcmp(level, "avxvnni") == 0) return kAlignAvx2;
