@@ -12,6 +12,7 @@
 #include "arrays.hpp"
 #include "deepssim/registration.hpp"
 #include "register.hpp"
+#include "signals.hpp"
 #include "topk/parallel.hpp"
 
 namespace deepssim::bindings {
@@ -23,11 +24,6 @@ namespace {
 using Images = std::vector<const RegistrationImage*>;
 
 py::ssize_t size(std::size_t n) { return static_cast<py::ssize_t>(n); }
-
-void poll_signals() {
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
 
 // is_mirrored, angle, row shift, column shift, scale.
 using Numbers = std::tuple<bool, double, double, double, double>;

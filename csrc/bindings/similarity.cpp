@@ -9,6 +9,7 @@
 #include "arrays.hpp"
 #include "deepssim/similarity.hpp"
 #include "register.hpp"
+#include "signals.hpp"
 
 namespace deepssim::bindings {
 
@@ -18,12 +19,6 @@ namespace {
 
 // What messages call the two stacks.
 using Names = std::pair<std::string, std::string>;
-
-// Runs pending signal handlers (Ctrl-C) while the workers work; throws what a handler raised.
-void poll_signals() {
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
 
 // A borrowed stack of grey images (n, height, width); pixels of a row contiguous, other strides as they are.
 ImageStack as_stack(const py::array& array, const char* name) {

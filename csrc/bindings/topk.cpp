@@ -12,6 +12,7 @@
 #include "deepssim/exact.hpp"
 #include "deepssim/searcher.hpp"
 #include "register.hpp"
+#include "signals.hpp"
 
 namespace deepssim::bindings {
 
@@ -24,12 +25,6 @@ using Ids = py::array_t<RowId>;
 using Counts = py::array_t<std::int64_t>;
 
 py::ssize_t size(std::size_t n) { return static_cast<py::ssize_t>(n); }
-
-// Runs pending signal handlers (Ctrl-C) while the workers work; throws what a handler raised.
-void poll_signals() {
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
 
 void refuse_not_finite(MatrixView rows, std::size_t i, const char* name) {
     if (std::isfinite(norm_upper_bound(rows.row(i), rows.cols))) return;
