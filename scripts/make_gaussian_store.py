@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepssim.store import write_store
+from deepssim.store_build import write_store
 
 SHARD_ROWS = 50_000
 GROUP_ROWS = 10

@@ -37,7 +37,8 @@ from deepssim.sources import (
     read_from_store,
     store_fingerprint,
 )
-from deepssim.store import Store, build_store, count_skipped
+from deepssim.store import Store, count_skipped
+from deepssim.store_build import build_store
 from deepssim.tables import SKIPPED, TableStream, parquet_to_csv, write_table
 from deepssim.verdict import SetCounts, summarize
 

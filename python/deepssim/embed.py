@@ -18,6 +18,7 @@ from deepssim.extras import require
 from deepssim.image_ops import resize_area
 from deepssim.images import Image, Listing, Skipped, read_tasks
 from deepssim.metric import Metric
+from deepssim.working import Working, working_image
 
 BATCH = 64
 # An embedding whose norm is further than this from 1 holds no usable direction.
@@ -136,6 +137,7 @@ class EmbeddedChunk:
         records: One for each row.
         skipped: Images that cannot be used.
         digests: SHA-256 of what each read task read, in order.
+        working: Working image of each row; empty if none were asked for.
     """
 
     first_task: int
@@ -144,26 +146,38 @@ class EmbeddedChunk:
     records: list[Record]
     skipped: list[Skipped]
     digests: list[str] = field(default_factory=list)
+    working: list[Working] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An image on its way into a chunk."""
+
+    record: Record
+    pixels: NDArray[np.float32]
+    working: Working | None
 
 
 def _encode_images(
-    encoder: Encoder, images: list[tuple[Record, NDArray[np.float32]]], skipped: list[Skipped]
-) -> tuple[NDArray[np.float32], list[Record]]:
-    embeddings = encoder.encode([pixels for _, pixels in images])
+    encoder: Encoder, images: list[_Waiting], skipped: list[Skipped]
+) -> tuple[NDArray[np.float32], list[_Waiting]]:
+    """Embed images; returns the embeddings and images of those that have one, and adds the others to `skipped`."""
+    embeddings = encoder.encode([image.pixels for image in images])
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
     good = np.abs(norms - 1.0) <= NORM_TOLERANCE  # False for NaN
-    records = []
-    for (record, _), is_good in zip(images, good, strict=True):
+    usable = []
+    for image, is_good in zip(images, good, strict=True):
         if is_good:
-            records.append(record)
+            usable.append(image)
             continue
+        record = image.record
         size = f"{encoder.metric.height} x {encoder.metric.width}"
         reason = f"the metric {encoder.metric.name} sees no structure in it (flat at {size} pixels)"
         skipped.append(Skipped(record.id, record.path, "constant", reason))
     # The graph's norms are off by some parts in a million; here they are 1 to the last bit of float32.
     kept = embeddings[good].astype(np.float64) / norms[good, np.newaxis]
-    return np.ascontiguousarray(kept, np.float32), records
+    return np.ascontiguousarray(kept, np.float32), usable
 
 
 def embed_listing(
@@ -172,6 +186,7 @@ def embed_listing(
     *,
     first_task: int = 0,
     chunk_rows: int = 8192,
+    with_working: bool = False,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[EmbeddedChunk]:
@@ -182,37 +197,39 @@ def embed_listing(
         encoder: The metric.
         first_task: The read task to start at, where a chunk ended before.
         chunk_rows: A chunk ends with the task that reaches so many images.
+        with_working: Whether chunks hold working images too.
         threads: Threads that decode.
         progress: Called with the number of images done since the last call.
     """
-    images: list[tuple[Record, NDArray[np.float32]]] = []
+    images: list[_Waiting] = []
     parts: list[NDArray[np.float32]] = []
-    records: list[Record] = []
-    skipped: list[Skipped] = []
-    digests: list[str] = []
-    start = first_task
+    chunk = EmbeddedChunk(first_task, first_task, np.empty((0, encoder.metric.dim), np.float32), [], [])
 
     def encode_waiting() -> None:
-        embeddings, kept = _encode_images(encoder, images, skipped)
+        embeddings, usable = _encode_images(encoder, images, chunk.skipped)
         parts.append(embeddings)
-        records.extend(kept)
+        chunk.records.extend(image.record for image in usable)
+        chunk.working.extend(image.working for image in usable if image.working is not None)
         images.clear()
 
     for result in read_tasks(listing, first_task=first_task, threads=threads):
-        digests.append(result.digest)
+        chunk.digests.append(result.digest)
         for item in result.items:
             if isinstance(item, Skipped):
-                skipped.append(item)
+                chunk.skipped.append(item)
                 continue
-            images.append((_record(item), encoder.prepare(item.pixels)))
+            working = working_image(item.pixels) if with_working else None
+            images.append(_Waiting(_record(item), encoder.prepare(item.pixels), working))
             if len(images) == BATCH:
                 encode_waiting()
         if progress is not None:
             progress(len(result.items))
-        if len(records) + len(images) >= chunk_rows or result.task_index + 1 == len(listing.tasks):
+        if len(chunk.records) + len(images) >= chunk_rows or result.task_index + 1 == len(listing.tasks):
             encode_waiting()
-            yield EmbeddedChunk(start, result.task_index + 1, np.concatenate(parts), records, skipped, digests)
-            start, parts, records, skipped, digests = result.task_index + 1, [], [], [], []
+            chunk.next_task, chunk.embeddings = result.task_index + 1, np.concatenate(parts)
+            yield chunk
+            chunk = EmbeddedChunk(chunk.next_task, chunk.next_task, chunk.embeddings[:0], [], [])
+            parts = []
 
 
 def _record(image: Image) -> Record:

@@ -21,7 +21,8 @@ from deepssim.errors import MemoryLimitError, StoreError, UsageError
 from deepssim.images import ImageOptions, list_images
 from deepssim.matching import MatchOptions
 from deepssim.metric import load_metric
-from deepssim.store import Store, build_store, write_store
+from deepssim.store import Store
+from deepssim.store_build import build_store, write_store
 
 TABLES = ("matches", "leaks", "real_images", "patients", "skipped")
 

@@ -11,7 +11,8 @@ from deepssim.base import Base
 from deepssim.errors import MemoryLimitError
 from deepssim.matching import Matcher, MatchOptions, Reference
 from deepssim.read_ahead import read_ahead
-from deepssim.store import Store, write_store
+from deepssim.store import Store
+from deepssim.store_build import write_store
 
 N_BASE, N_QUERIES, DIM = 700, 90, 24
 

@@ -14,7 +14,8 @@ from deepssim.errors import StoreError
 from deepssim.matching import MatchOptions
 from deepssim.prepared_file import keep_prepared, take_prepared
 from deepssim.search import Preparation, Searcher, supported_isa_levels
-from deepssim.store import Store, write_store
+from deepssim.store import Store
+from deepssim.store_build import write_store
 
 DIM = 40
 

@@ -18,7 +18,8 @@ from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import ImageOptions, list_images
 from deepssim.metric import load_metric
-from deepssim.store import Store, build_store
+from deepssim.store import Store
+from deepssim.store_build import build_store
 
 
 @pytest.fixture

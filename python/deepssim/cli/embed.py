@@ -46,7 +46,8 @@ def command(
     from deepssim.embed import Encoder
     from deepssim.images import ImageOptions, list_images
     from deepssim.metric import load_metric
-    from deepssim.store import build_store, count_skipped
+    from deepssim.store import count_skipped
+    from deepssim.store_build import build_store
 
     progress = make_progress(quiet)
     options = ImageOptions(slices=slices, axis=axis, group_by=group_by, max_pixels=max_pixels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deepssim.image_ops.grey import unit_grey
 from deepssim.image_ops.registration import (
     Evidence,
     EvidenceMaps,
@@ -38,5 +39,6 @@ __all__ = [
     "similarity_pairs",
     "ssim",
     "ssim_map",
+    "unit_grey",
     "warp",
 ]
