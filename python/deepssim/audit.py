@@ -17,14 +17,16 @@ import numpy as np
 import pyarrow as pa
 
 from deepssim import __version__
-from deepssim.calibration import Calibration
+from deepssim.calibration import Calibration, Threshold, load_calibration
 from deepssim.control import draw_control
 from deepssim.disk import LOCK, locked, make_private_folder, remove_leftovers, write_json
 from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
+from deepssim.evidence import Verifier
 from deepssim.images import Image, ImageOptions, list_images
-from deepssim.matching import Control, Matcher, MatchOptions, RealTally, Reference
+from deepssim.matching import Control, Matcher, MatchOptions, Reference
 from deepssim.metric import load_metric
+from deepssim.parts import EVIDENCE_FIELDS, RealTally
 from deepssim.pictures import remove_pairs, write_pairs
 from deepssim.progress import Progress, Silent
 from deepssim.results import Collector, Outcome
@@ -41,8 +43,10 @@ from deepssim.store import Store, count_skipped
 from deepssim.store_build import build_store
 from deepssim.tables import SKIPPED, TableStream, parquet_to_csv, write_table
 from deepssim.verdict import SetCounts, summarize
+from deepssim.working import WORKING_RULE
 
 N_NEAREST_SHOWN = 6
+DEFAULT_VERIFICATION = "verified"
 OUR_STORES = ("real.store", "holdout.store")
 OUR_RESULTS = (
     "summary.json",
@@ -60,7 +64,10 @@ class AuditOptions:
 
     Attributes:
         metric: Name of an installed metric or path of a bundle.
-        calibration: Thresholds; None: those of the metric.
+        calibration: Thresholds of what decides: of the metric's scores, or of S1 and S2 where pairs are verified. None:
+            those that come with the metric, or with the package.
+        thresholds: The two values alone, (near, exact), instead of a calibration.
+        verify: Whether the nearest pairs are registered and judged in image space; None: if every set has images.
         images: How real and holdout images are read.
         synthetic_images: How synthetic images are read.
         match: How they are matched.
@@ -72,6 +79,8 @@ class AuditOptions:
 
     metric: str = "pixel"
     calibration: Calibration | None = None
+    thresholds: tuple[float, float] | None = None
+    verify: bool | None = None
     images: ImageOptions = field(default_factory=ImageOptions)
     synthetic_images: ImageOptions = field(default_factory=ImageOptions)
     match: MatchOptions = field(default_factory=MatchOptions)
@@ -86,6 +95,7 @@ class AuditOptions:
             "metric": self.metric,
             "device": self.device,
             "max_skipped": self.max_skipped,
+            "verify": self.verify,
             **asdict(self.match),
             **{f"images.{k}": v for k, v in asdict(self.images).items()},
             **{f"synthetic_images.{k}": v for k, v in asdict(self.synthetic_images).items()},
@@ -238,16 +248,28 @@ class _Run:
                 listing,
                 self.encoder(),
                 self.out / f"{name}.store",
+                with_working=self.options.verify is not False,
                 threads=self.options.match.threads or None,
                 progress=advance,
                 status=self.progress.status,
             )
 
-    def calibration(self, store: Store) -> Calibration:
-        """Return the thresholds to use: those given, else those of the store's metric."""
-        if self.options.calibration is not None:
-            return self.options.calibration
+    def calibration(self, store: Store, *, is_verified: bool) -> Calibration:
+        """Return the thresholds to use: those given, else those of the store's metric or of verification."""
+        stage, given = "verified" if is_verified else "embedding", self.options.calibration
         name = str(store.metric["name"])
+        if self.options.thresholds is not None:
+            near, exact = self.options.thresholds
+            return Calibration(name, Threshold(near), Threshold(exact), source="given by the user", stage=stage)
+        if given is not None and given.stage != stage:
+            raise UsageError(
+                f"these thresholds ({given.source or given.metric}) are for {_STAGES[given.stage]}, but this run "
+                f"decides by {_STAGES[stage]}: give others, or {'--no-verify' if is_verified else '--verify'}"
+            )
+        if given is not None:
+            return given
+        if is_verified:
+            return load_calibration(DEFAULT_VERIFICATION)
         metric = self._encoder.metric if self._encoder else load_metric(name)
         if metric.hash != store.metric["hash"]:
             raise StoreError(
@@ -260,7 +282,8 @@ class _Run:
         """Match, collect, conclude, write."""
         options = self.options
         metric = _common_metric(real_store, side, holdout_store, self._encoder)
-        calibration = self.calibration(real_store)
+        unverified = self._without_images(real_store, side, holdout_store)
+        calibration = self.calibration(real_store, is_verified=not unverified)
         real = Reference(real_store)
         holdout = Reference(holdout_store) if holdout_store is not None else None
         # A holdout of which no image could be used is reported, but compared with nothing.
@@ -270,10 +293,11 @@ class _Run:
         search = self._match(real, control, calibration, side, work)
         self.progress.status(f"writing tables of {work.rows:,} synthetic images")
         self._drop_results()
-        outcome = self._collect(real, control, calibration, side, work)
+        outcome = self._collect(real, control, side, work)
         counts, too_many = self._write_skipped(real, side, holdout, outcome, work)
-        warnings = _warnings(real, calibration) + _reading_warnings(real_store, side, holdout_store)
-        warnings += self._write_pairs(outcome, real, calibration, side)
+        warnings = ([unverified] if unverified and options.verify is None else []) + _warnings(real, calibration)
+        warnings += _reading_warnings(real_store, side, holdout_store)
+        warnings += self._write_pairs(outcome, real, side)
         summary = summarize(
             outcome,
             real,
@@ -281,6 +305,7 @@ class _Run:
             calibration,
             {**metric, "dim": real_store.dim},
             control,
+            candidates=options.match.k,
             seed=options.match.seed,
             too_many_skipped=too_many,
             warnings=warnings,
@@ -302,11 +327,36 @@ class _Run:
         shutil.rmtree(work.path, ignore_errors=True)
         return AuditResult(self.out, summary, too_many)
 
+    def _without_images(self, real: Store, side: Synthetic, holdout: Store | None) -> str:
+        """Return why pairs are not verified; nothing if they are.
+
+        Raises:
+            UsageError: They were to be.
+        """
+        if self.options.verify is False:
+            return (
+                "Pairs were not verified in image space, as was asked for: labels come from the metric's scores alone."
+            )
+        stores = [real, *([holdout] if holdout else []), *([side.store] if isinstance(side, SyntheticStore) else [])]
+        lacking = [store.path for store in stores if not store.has_working]
+        if not lacking:
+            return ""
+        if self.options.verify:
+            raise UsageError(
+                f"{lacking[0]} holds no images to verify pairs with: embed them again, or give --no-verify"
+            )
+        return (
+            f"Pairs were not verified in image space, since {lacking[0]} holds no images: labels come from the "
+            "metric's scores alone."
+        )
+
     def _match(
         self, real: Reference, control: Control | None, calibration: Calibration, side: Synthetic, work: WorkFolder
     ) -> SearchRecord:
         """Write the parts that are missing; at the end no embedding of the sets is held any more."""
-        matcher = Matcher(real, control, calibration.cuts(), self.options.match, side.expected_rows)
+        options = self.options.match
+        verifier = Verifier(calibration, options.threads) if calibration.stage == "verified" else None
+        matcher = Matcher(real, control, calibration.cuts(), options, side.expected_rows, verifier)
         side.match(matcher, work, self.progress)
         record = SearchRecord.of(matcher)
         if matcher.statistics.n_pairs:
@@ -330,6 +380,7 @@ class _Run:
             "synthetic": side.fingerprint(),
             "metric": [encoder.metric.hash, encoder.runtime_version, encoder.provider] if encoder else None,
             "cuts": calibration.cuts(),
+            "stage": [calibration.stage, WORKING_RULE, EVIDENCE_FIELDS],
             "match": [match.k, match.max_per_group, match.max_listed, match.seed],
         }
 
@@ -345,13 +396,11 @@ class _Run:
             (self.out / name).unlink(missing_ok=True)
         remove_pairs(self.out)
 
-    def _collect(
-        self, real: Reference, control: Control | None, calibration: Calibration, side: Synthetic, work: WorkFolder
-    ) -> Outcome:
+    def _collect(self, real: Reference, control: Control | None, side: Synthetic, work: WorkFolder) -> Outcome:
         tally = RealTally.empty(len(real))
         for part in work.parts():
             tally.add(part)
-        collector = Collector(self.out, real, control, calibration.cuts(), tally)
+        collector = Collector(self.out, real, control, tally)
         outcome = collector.run(work.parts(), TableStream(side.records(work)))
         collector.write_real_images()
         if real.has_groups:
@@ -377,12 +426,11 @@ class _Run:
         write_table(self.out / "skipped.parquet", pa.concat_tables(tables).cast(SKIPPED))
         return counts, too_many
 
-    def _write_pairs(self, outcome: Outcome, real: Reference, calibration: Calibration, side: Synthetic) -> list[str]:
+    def _write_pairs(self, outcome: Outcome, real: Reference, side: Synthetic) -> list[str]:
         """Write the pictures of the worst pairs; returns warnings."""
-        near = calibration.cuts()[0]
         # People who are not concerned are shown only where nobody is, and few of them.
-        pairs = [pair for pair in outcome.pairs if pair.score >= near] or outcome.pairs[:N_NEAREST_SHOWN]
-        return write_pairs(self.out, pairs, real, calibration.cuts(), _reader(real.store), side.read)
+        pairs = [pair for pair in outcome.pairs if pair.level > 0] or outcome.pairs[:N_NEAREST_SHOWN]
+        return write_pairs(self.out, pairs, real, _reader(real.store), side.read)
 
     def _describe_inputs(
         self, real: Store, side: Synthetic, holdout: Store | None, n_synthetic: int, work: WorkFolder
@@ -398,6 +446,9 @@ class _Run:
             "synthetic": synthetic,
             "holdout": describe_store(holdout) if holdout is not None else None,
         }
+
+
+_STAGES = {"embedding": "scores of embeddings", "verified": "S1 and S2 of registered images"}
 
 
 def _is_ours(out: Path) -> bool:

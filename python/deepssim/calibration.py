@@ -21,6 +21,7 @@ FORMAT = "deepssim-calibration"
 VERSION = 1
 SUFFIX = ".calibration.json"
 LABELS = ("unrelated", "near", "exact")
+STAGES = ("embedding", "verified")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,9 @@ class Calibration:
 
     Attributes:
         metric: Name of the metric that they are for.
-        near: From here on a pair is a near copy.
-        exact: From here on a pair is an exact copy.
+        near: From here on a pair is a near copy; of S1 where the stage is ``"verified"``.
+        exact: From here on a pair is an exact copy; of S2, and of near copies only, where the stage is
+            ``"verified"`` (see `deepssim.evidence`).
         source: Where the thresholds come from, in a few words.
         stage: ``"embedding"`` (scores of the search) or ``"verified"`` (scores in image space).
         domain: The kind of images that they were chosen on.
@@ -79,7 +81,9 @@ class Calibration:
     how: str = ""
 
     def __post_init__(self) -> None:
-        if self.near.cut() >= self.exact.cut():
+        if self.stage not in STAGES:
+            raise MetricError(f"a calibration is of the stage {' or '.join(STAGES)}, not {self.stage!r}")
+        if self.stage == "embedding" and self.near.cut() >= self.exact.cut():
             raise UsageError(f"the near threshold ({self.near.value}) must be below the exact one ({self.exact.value})")
 
     def cuts(self) -> tuple[float, float]:
@@ -143,18 +147,18 @@ def load_calibration(name_or_path: str) -> Calibration:
     return Calibration.read(Path(name_or_path))
 
 
-def given_thresholds(metric: str, text: str) -> Calibration:
-    """Read thresholds that a user gave as ``NEAR,EXACT``.
+def parse_thresholds(text: str) -> tuple[float, float]:
+    """Read two thresholds that a user gave as ``NEAR,EXACT``.
 
     Raises:
-        UsageError: The text is not two ascending numbers.
+        UsageError: The text is not two numbers.
 
     Example:
-        >>> given_thresholds("pixel", ".9,.97").exact.value
-        0.97
+        >>> parse_thresholds(".9,.97")
+        (0.9, 0.97)
     """
     try:
-        near, exact = (float(part) for part in text.split(","))
-        return Calibration(metric, Threshold(near), Threshold(exact), source="given by the user")
+        near, exact = (Threshold(float(part)).value for part in text.split(","))
     except (ValueError, MetricError):
-        raise UsageError(f"thresholds are two ascending numbers, NEAR,EXACT, not {text!r}") from None
+        raise UsageError(f"thresholds are two numbers, NEAR,EXACT, not {text!r}") from None
+    return near, exact

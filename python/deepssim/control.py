@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from deepssim.matching import Control, Ints, Reference
+from deepssim.matching import Control, Reference
+from deepssim.parts import Ints
 
 
 def draw_by_group(codes: Ints, n: int, seed: int) -> Ints:

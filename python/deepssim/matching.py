@@ -8,29 +8,41 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from deepssim.base import READ_BYTES, Base
-from deepssim.disk import replacing
+from deepssim.base import READ_BYTES, Base, Found
 from deepssim.errors import MemoryLimitError, StoreError
+from deepssim.parts import Floats, Ints, Part, levels_by_score
 from deepssim.preparation import choice_bytes
 from deepssim.search import Plan, SearchStatistics, plan_search
 from deepssim.store import Store
+from deepssim.working import WORKING_SIDE, Working
 
 DEFAULT_CHUNK_ROWS = 8192
 # A base that is read anew for each chunk wants chunks that are worth it.
 LEAST_STREAMED_CHUNK = 2048
 LEAST_BLOCK_ROWS = 1024
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A synthetic image to be verified.
+
+    Attributes:
+        working: Its working image.
+        height: Rows of the image as it was given, in pixels.
+        width: Its columns.
+    """
+
+    working: Working
+    height: int
+    width: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +59,8 @@ class MatchOptions:
         keep_prepared: Keep the prepared real set beside its store, for further runs.
     """
 
-    k: int = 5
-    max_per_group: int = 0
+    k: int = 4
+    max_per_group: int = 2
     max_listed: int = 64
     threads: int = 0
     memory_limit: int = 0
@@ -108,62 +120,6 @@ class Reference:
         return self.base
 
 
-@dataclass(slots=True)
-class Part:
-    """The answer for a run of synthetic rows.
-
-    Attributes:
-        first_row: Number of the first synthetic row.
-        scores: ``(n, k)`` nearest scores, best first, padded with -inf.
-        rows: ``(n, k)`` their positions in the real set, padded with -1.
-        counts: ``(n, 2)`` pairs at or over the near and the exact threshold.
-        listed_queries: ``(m,)`` index within the part of each listed pair.
-        listed_rows: ``(m,)`` its real position.
-        listed_scores: ``(m,)`` its score.
-        tally_rows: ``(t,)`` real positions met over the near threshold.
-        tally_counts: ``(t, 2)`` how often, near and exact.
-        tally_scores: ``(t,)`` best score of each.
-        tally_queries: ``(t,)`` number of the synthetic row that scored it.
-        control_scores: ``(n, 2)`` nearest score in the size-matched real set and in the holdout; ``(0, 2)``
-            without a holdout.
-        control_rows: The same shape: positions in the two sets.
-    """
-
-    first_row: int
-    scores: Floats
-    rows: Ints
-    counts: Ints
-    listed_queries: Ints
-    listed_rows: Ints
-    listed_scores: Floats
-    tally_rows: Ints
-    tally_counts: Ints
-    tally_scores: Floats
-    tally_queries: Ints
-    control_scores: Floats
-    control_rows: Ints
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def write(self, path: Path) -> None:
-        """Write as ``.npz``, atomically."""
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
-            np.savez(file, **arrays)
-
-    @classmethod
-    def read(cls, path: Path) -> Part:
-        """Read what `write` wrote."""
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                values: dict[str, Any] = {f.name: data[f.name] for f in fields(cls)}
-        except (OSError, ValueError, KeyError) as error:
-            raise StoreError(f"{path} is damaged: {error}; delete it and start again") from error
-        values["first_row"] = int(values["first_row"])
-        return cls(**values)
-
-
 @dataclass(frozen=True, slots=True)
 class Control:
     """Two sets of equal size whose nearest scores are compared.
@@ -184,6 +140,23 @@ class Control:
     def sets(self) -> tuple[Reference, Reference]:
         """Both sets, the real one first, as in the columns of a part's control."""
         return self.real, self.holdout
+
+
+class Verifier(Protocol):
+    """What looks at candidates in image space; see `deepssim.evidence`."""
+
+    def bytes(self, k: int) -> int:
+        """Return the memory that it takes for k candidates an image."""
+
+    def judge(
+        self,
+        first_row: int,
+        found: Found,
+        subjects: Sequence[Subject],
+        real: Reference,
+        control: Sequence[tuple[Reference, Ints]],
+    ) -> Part:
+        """Return the part of a run of synthetic rows whose candidates are ``found.ids``."""
 
 
 class Matcher:
@@ -214,10 +187,12 @@ class Matcher:
         cuts: tuple[float, float],
         options: MatchOptions,
         expected_rows: int = 0,
+        verifier: Verifier | None = None,
     ) -> None:
         self.real, self.control, self.cuts, self.options = real, control, cuts, options
+        self.verifier = verifier
         self.statistics = SearchStatistics()
-        self.seconds = 0.0
+        self.seconds = self.verification_seconds = 0.0
         self._sets = [real, *(r for r in (control.sets if control else ()) if r is not real)]
         self.block_rows = 0
         self._least_bytes = sys.maxsize
@@ -226,6 +201,11 @@ class Matcher:
             # The whole of a set need not be held twice.
             expected = max(1, expected_rows) if self._may_choose else 0
             reference.load(self.block_rows, expected, keep_prepared=options.keep_prepared and reference is real)
+
+    @property
+    def k(self) -> int:
+        """Nearest real images of each synthetic one."""
+        return max(1, self.options.k)
 
     def _make_plan(self) -> Plan:
         """Take all rows at once if they fit, else the largest blocks that leave room for chunks worth a reading."""
@@ -257,18 +237,20 @@ class Matcher:
         """
         options, dim = self.options, self.real.store.dim
         sizes = [min(len(r), block_rows or len(r)) for r in self._sets]
-        others = [plan_search(n, dim, k=1, with_groups=True, threads=options.threads, max_chunk_rows=1) for n in sizes]
+        k = 1 if self.verifier is None else self.k
+        others = [plan_search(n, dim, k=k, with_groups=True, threads=options.threads, max_chunk_rows=1) for n in sizes]
         if block_rows:  # one block is searched while the next is read
             beside = max(plan.base_bytes + plan.prepared_bytes for plan in others)
         else:
             beside = sum(plan.base_bytes + plan.prepared_bytes for plan in others[1:])
         beside += 2 * READ_BYTES + (choice_bytes(dim) if may_choose else 0)
+        beside += self.verifier.bytes(self.k) if self.verifier is not None else 0
         limit = options.memory_limit
         try:
             plan = plan_search(
                 max(sizes) if block_rows else sizes[0],
                 dim,
-                k=max(1, options.k),
+                k=self.k,
                 max_listed=options.max_listed,
                 levels=2,
                 with_groups=True,
@@ -286,139 +268,92 @@ class Matcher:
         listed = options.k + options.max_listed
         row_bytes = plan.row_bytes + 24 * options.max_listed + 12 * options.k + 64 + 4 * dim
         row_bytes += 36 * listed if block_rows else 0
+        row_bytes += WORKING_SIDE**2 if self.verifier is not None else 0
         fixed = beside + plan.total_bytes - plan.chunk_rows * plan.row_bytes
         chunk_rows = max(1, min(plan.chunk_rows, (limit - fixed) // row_bytes)) if limit else plan.chunk_rows
         return plan, chunk_rows, fixed + chunk_rows * row_bytes
 
-    def match_rows(self, embeddings: Floats, first_row: int) -> Part:
-        """Match rows ``(n, dim)``, of which the first is synthetic row `first_row`."""
+    def match_rows(self, embeddings: Floats, first_row: int, subjects: Sequence[Subject] = ()) -> Part:
+        """Match rows ``(n, dim)``, of which the first is synthetic row `first_row`; `subjects` are their images."""
         step = self.chunk_rows
-        pieces = [self._match(embeddings[i : i + step], first_row + i) for i in range(0, len(embeddings), step)]
+        pieces = [
+            self._match(embeddings[i : i + step], first_row + i, subjects[i : i + step])
+            for i in range(0, len(embeddings), step)
+        ]
         if not pieces:
-            return self._empty(first_row)
-        return _join(pieces) if len(pieces) != 1 else pieces[0]
+            return Part.empty(first_row, self.k, is_verified=self.verifier is not None)
+        return Part.join(pieces) if len(pieces) != 1 else pieces[0]
 
-    def _empty(self, first_row: int) -> Part:
-        def floats(*shape: int) -> Floats:
-            return np.zeros(shape, np.float32)
-
-        def ints(*shape: int) -> Ints:
-            return np.zeros(shape, np.int64)
-
-        k = max(1, self.options.k)
-        return Part(
-            first_row,
-            floats(0, k),
-            ints(0, k),
-            ints(0, 2),
-            ints(0),
-            ints(0),
-            floats(0),
-            ints(0),
-            ints(0, 2),
-            floats(0),
-            ints(0),
-            floats(0, 2),
-            ints(0, 2),
-        )
-
-    def _match(self, queries: Floats, first_row: int) -> Part:
+    def _match(self, queries: Floats, first_row: int, subjects: Sequence[Subject]) -> Part:
         options = self.options
         began = time.perf_counter()
+        by_score = self.verifier is None
         found = _base_of(self.real).search(
             queries,
-            max(1, options.k),
+            self.k,
             max_per_group=options.max_per_group,
-            thresholds=self.cuts,
-            max_listed=options.max_listed,
+            thresholds=self.cuts if by_score else (),
+            max_listed=options.max_listed if by_score else 0,
             first_query=first_row,
             threads=self.plan.threads,
         )
         self.seconds += time.perf_counter() - began
         self.statistics += found.statistics
-        listed_queries, places = np.nonzero(found.listed_ids >= 0)
-        control_scores, control_rows = self._match_control(queries)
-        return Part(
-            first_row,
-            found.scores,
-            found.ids,
-            found.counts,
-            listed_queries,
-            found.listed_ids[listed_queries, places],
-            found.listed_scores[listed_queries, places],
-            found.tallied.rows,
-            found.tallied.counts,
-            found.tallied.scores,
-            found.tallied.queries,
-            control_scores,
-            control_rows,
-        )
+        control = self._search_control(queries)
+        if self.verifier is None:
+            return _judge_by_score(first_row, found, self.cuts, control)
+        began = time.perf_counter()
+        candidates = [
+            (reference, ids)
+            for reference, (_, ids) in zip(self.control.sets if self.control else (), control, strict=True)
+        ]
+        part = self.verifier.judge(first_row, found, subjects, self.real, candidates)
+        self.verification_seconds += time.perf_counter() - began
+        return part
 
-    def _match_control(self, queries: Floats) -> tuple[Floats, Ints]:
-        if self.control is None:
-            return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.int64)
-        scores, rows = [], []
-        for reference in self.control.sets:
-            found = _base_of(reference).search(queries, 1, threads=self.plan.threads)
-            scores.append(found.scores[:, 0])
-            rows.append(found.ids[:, 0])
-        return np.stack(scores, axis=1), np.stack(rows, axis=1)
+    def _search_control(self, queries: Floats) -> list[tuple[Floats, Ints]]:
+        """Return scores and positions ``(n, k)`` of the nearest in each set of the control; k = 1 decides by score."""
+        found = []
+        for reference in self.control.sets if self.control else ():
+            k, cap = (1, 0) if self.verifier is None else (self.k, self.options.max_per_group)
+            result = _base_of(reference).search(queries, k, max_per_group=cap, threads=self.plan.threads)
+            found.append((result.scores, result.ids))
+        return found
+
+
+def _judge_by_score(
+    first_row: int, found: Found, cuts: tuple[float, float], control: list[tuple[Floats, Ints]]
+) -> Part:
+    queries, places = np.nonzero(found.listed_ids >= 0)
+    listed_scores = found.listed_scores[queries, places]
+    none = np.zeros((len(found.scores), found.scores.shape[1], 0), np.float32)
+    values, rows = np.zeros((0, 2), np.float32), np.zeros((0, 2), np.int64)
+    if control:
+        values = np.stack([scores[:, 0] for scores, _ in control], axis=1)
+        rows = np.stack([ids[:, 0] for _, ids in control], axis=1)
+    return Part(
+        first_row,
+        found.scores,
+        found.ids,
+        levels_by_score(found.scores, cuts),
+        np.broadcast_to(np.arange(1, found.ids.shape[1] + 1), found.ids.shape).astype(np.int64),
+        none,
+        queries,
+        found.listed_ids[queries, places],
+        listed_scores,
+        levels_by_score(listed_scores, cuts),
+        np.zeros((len(queries), 0), np.float32),
+        found.tallied.rows,
+        found.tallied.counts,
+        found.tallied.scores,
+        found.tallied.queries,
+        values,
+        levels_by_score(values, cuts),
+        rows,
+    )
 
 
 def _base_of(reference: Reference) -> Base:
     if reference.base is None:
         raise StoreError("the base was not loaded")
     return reference.base
-
-
-def _join(pieces: list[Part]) -> Part:
-    joined: dict[str, Any] = {}
-    for f in fields(Part):
-        if f.name == "first_row":
-            joined[f.name] = pieces[0].first_row
-            continue
-        arrays = [getattr(piece, f.name) for piece in pieces]
-        if f.name == "listed_queries":
-            arrays = [a + piece.first_row - pieces[0].first_row for a, piece in zip(arrays, pieces, strict=True)]
-        joined[f.name] = np.concatenate(arrays)
-    return Part(**joined)
-
-
-@dataclass(slots=True)
-class RealTally:
-    """What happened to each real image, over all parts.
-
-    Attributes:
-        counts: ``(n_real, 2)`` pairs at or over the near and the exact threshold.
-        best_scores: ``(n_real,)`` -inf where there is no pair.
-        best_queries: ``(n_real,)`` number of the synthetic row, -1 where there is none.
-    """
-
-    counts: Ints
-    best_scores: Floats
-    best_queries: Ints
-
-    @classmethod
-    def empty(cls, n_real: int) -> RealTally:
-        """Return a tally of nothing."""
-        return cls(
-            np.zeros((n_real, 2), np.int64),
-            np.full(n_real, -np.inf, np.float32),
-            np.full(n_real, -1, np.int64),
-        )
-
-    def add(self, part: Part) -> None:
-        """Add a part; the order of parts does not matter. A part may name a real image more than once."""
-        np.add.at(self.counts, part.tally_rows, part.tally_counts)
-        # Best first, so that the first entry of each row is the one to compare: higher score, lower query.
-        order = np.lexsort((part.tally_queries, -part.tally_scores, part.tally_rows))
-        rows, firsts = np.unique(part.tally_rows[order], return_index=True)
-        chosen = order[firsts]
-        scores, queries = part.tally_scores[chosen], part.tally_queries[chosen]
-        known = self.best_queries[rows] >= 0
-        better = (scores > self.best_scores[rows]) | (
-            (scores == self.best_scores[rows]) & (queries < self.best_queries[rows])
-        )
-        take = ~known | better
-        self.best_scores[rows[take]] = scores[take]
-        self.best_queries[rows[take]] = queries[take]

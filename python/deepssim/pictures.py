@@ -15,12 +15,15 @@ from PIL import Image as Pillow
 from deepssim.calibration import LABELS
 from deepssim.disk import make_private_folder, replacing, write_json
 from deepssim.errors import DeepSSIMError
+from deepssim.evidence import lay_onto
 from deepssim.images import Image
-from deepssim.matching import Reference
+from deepssim.matching import Reference, Subject
+from deepssim.parts import evidence_of
 from deepssim.results import Pair
+from deepssim.working import working_image
 
 FOLDER = "evidence"
-OWN_FILE = re.compile(r"pairs\.json|pair-\d{3}-(real|synthetic)\.png")
+OWN_FILE = re.compile(r"pairs\.json|pair-\d{3}-(real|synthetic|aligned|agreement)\.png")
 LONGER_SIDE = 256
 WINDOW = (0.5, 99.5)  # percentiles shown as black and white
 
@@ -33,7 +36,17 @@ def display_png(pixels: NDArray[np.float32]) -> bytes:
     if not high > low:
         low, high = float(pixels.min()), float(pixels.max())
     grey = np.clip((pixels.astype(np.float64) - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1)
-    picture = Pillow.fromarray(np.round(grey * 255).astype(np.uint8))
+    return _png(np.round(grey * 255).astype(np.uint8))
+
+
+def agreement_png(local_correlation: NDArray[np.float32]) -> bytes:
+    """Return a map of local correlations as PNG: 1 to 255 for -1 to 1, 0 where it is NaN."""
+    level = np.round(127 * np.clip(local_correlation.astype(np.float64), -1, 1)) + 128
+    return _png(np.where(np.isnan(level), 0, level).astype(np.uint8))
+
+
+def _png(levels: NDArray[np.uint8]) -> bytes:
+    picture = Pillow.fromarray(levels)
     picture.thumbnail((LONGER_SIDE, LONGER_SIDE), Pillow.Resampling.BOX)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
@@ -59,19 +72,18 @@ def write_pairs(
     folder: Path,
     pairs: list[Pair],
     real: Reference,
-    cuts: tuple[float, float],
     read_real: Reader,
     read_synthetic: Reader,
 ) -> list[str]:
     """Write the pictures of pairs and ``pairs.json`` into ``evidence/``.
 
-    A pair of which an image cannot be read again is left out.
+    A pair of which an image cannot be read again is left out. Of a verified pair there are also the real image laid
+    onto the synthetic one and the map of their local correlation, both from the working images.
 
     Args:
         folder: The audit's folder.
         pairs: Best first.
         real: All real images.
-        cuts: Scores from which on a pair is near and exact.
         read_real: Reads an image by (path, id).
         read_synthetic: The same for synthetic images.
 
@@ -92,7 +104,6 @@ def write_pairs(
         names = [f"pair-{len(entries):03d}-{kind}.png" for kind in ("real", "synthetic")]
         for name, image in zip(names, images, strict=True):
             _write(target / name, display_png(image.pixels))
-        label = LABELS[(pair.score >= cuts[0]) + (pair.score >= cuts[1])]
         height, width = images[0].pixels.shape
         entries.append(
             {
@@ -100,10 +111,11 @@ def write_pairs(
                 "synthetic_id": pair.synthetic_id,
                 "real_group": row["group"],
                 "score": pair.score,
-                "label": label,
+                "label": LABELS[pair.level],
                 "real_png": names[0],
                 "synthetic_png": names[1],
                 "size": f"{height} x {width}",
+                **_write_evidence(target, len(entries), pair, real, images[1].pixels),
             }
         )
     write_json(target / "pairs.json", entries)
@@ -111,3 +123,26 @@ def write_pairs(
         f"no picture of the pair {names[0]}{f' and of {len(names) - 1} more' if len(names) > 1 else ''}: {reason}"
         for reason, names in missing.items()
     ]
+
+
+def _write_evidence(
+    target: Path, number: int, pair: Pair, real: Reference, synthetic: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Write what was seen of a verified pair; returns the fields of its entry."""
+    if not pair.evidence:
+        return {}
+    evidence, transform = evidence_of(np.array(pair.evidence, np.float32))
+    height, width = synthetic.shape
+    subject = Subject(working_image(synthetic), height, width)
+    aligned, local_correlation = lay_onto(subject, real.store.working_image(int(real.rows[pair.real_row])), transform)
+    names = [f"pair-{number:03d}-{kind}.png" for kind in ("aligned", "agreement")]
+    _write(target / names[0], display_png(aligned))
+    _write(target / names[1], agreement_png(local_correlation))
+    return {
+        "s1": evidence.s1,
+        "s2": evidence.s2,
+        "overlap": evidence.overlap,
+        "transform": str(transform),
+        "aligned_png": names[0],
+        "agreement_png": names[1],
+    }

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from deepssim.calibration import LABELS
-from deepssim.matching import Control, Ints, Part, RealTally, Reference
+from deepssim.matching import Control, Reference
+from deepssim.parts import EVIDENCE_FIELDS, Floats, Ints, Levels, Part, RealTally
 from deepssim.tables import LEAKS, MATCHES, PATIENTS, REAL_IMAGES, TableStream, TableWriter, write_table
 
 HISTOGRAM_EDGES = np.linspace(-1.0, 1.0, 401)
@@ -33,11 +33,11 @@ class Flags:
         """Return counts of nothing."""
         return cls(*(np.zeros(n_groups + 1, np.int64) for _ in range(3)))
 
-    def add(self, codes: Ints, scores: NDArray[np.float32], cuts: tuple[float, float]) -> None:
-        """Count images by group code and nearest score."""
+    def add(self, codes: Ints, levels: Levels) -> None:
+        """Count images by the group code and the level of their nearest real image."""
         np.add.at(self.totals, codes, 1)
-        np.add.at(self.flagged, codes[scores >= np.float32(cuts[0])], 1)
-        np.add.at(self.exact, codes[scores >= np.float32(cuts[1])], 1)
+        np.add.at(self.flagged, codes[levels >= 1], 1)
+        np.add.at(self.exact, codes[levels >= 2], 1)
 
 
 @dataclass(slots=True)
@@ -55,9 +55,23 @@ class ControlCounts:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A synthetic image and its nearest real one."""
+    """A synthetic image and its nearest real one.
 
+    Attributes:
+        value: What decides; see `deepssim.parts`.
+        score: Screening score.
+        level: 0 unrelated, 1 near, 2 exact.
+        evidence: By `EVIDENCE_FIELDS`; empty if the pair was not verified.
+        synthetic_row: Number of the synthetic image.
+        real_row: Position of the real image.
+        synthetic_id: Id of the synthetic image.
+        synthetic_path: Its path.
+    """
+
+    value: float
     score: float
+    level: int
+    evidence: tuple[float, ...]
     synthetic_row: int
     real_row: int
     synthetic_id: str
@@ -71,7 +85,7 @@ class Outcome:
     Attributes:
         n_synthetic: Synthetic images matched.
         flags: Of all synthetic images against all real ones.
-        histogram: ``(400,)`` nearest scores by `HISTOGRAM_EDGES`; scores outside fall into the end bins.
+        histogram: ``(400,)`` best value of each image by `HISTOGRAM_EDGES`; values outside fall into the end bins.
         tally: By real image.
         control: Or None.
         pairs: The nearest pairs of all, at most two for a real image.
@@ -89,16 +103,23 @@ class Outcome:
     n_leaks: int = 0
 
 
-def histogram(scores: NDArray[np.float32]) -> Ints:
-    """Count scores by `HISTOGRAM_EDGES`."""
-    clipped = np.clip(scores, HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1])
+def histogram(values: Floats) -> Ints:
+    """Count values by `HISTOGRAM_EDGES`."""
+    clipped = np.clip(values, HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1])
     return np.histogram(clipped, HISTOGRAM_EDGES)[0].astype(np.int64)
 
 
-def labels(scores: NDArray[np.float32], cuts: tuple[float, float]) -> pa.Array:
-    """Return the label of each score."""
-    index = (scores >= np.float32(cuts[0])).astype(np.int32) + (scores >= np.float32(cuts[1]))
-    return pa.array(LABELS).take(pa.array(index))
+def labels(levels: Levels) -> pa.Array:
+    """Return the label of each level."""
+    return pa.array(LABELS).take(pa.array(levels.astype(np.int32)))
+
+
+def evidence_columns(evidence: Floats, names: tuple[str, ...]) -> list[pa.Array]:
+    """Return the named columns of evidence ``(n, n_fields)``; of pairs that were not verified, nulls."""
+    if evidence.shape[1] == 0:
+        return [pa.nulls(len(evidence), MATCHES.field(name).type) for name in names]
+    columns = [np.ascontiguousarray(evidence[:, EVIDENCE_FIELDS.index(name)]) for name in names]
+    return [pa.array(column).cast(MATCHES.field(name).type) for name, column in zip(names, columns, strict=True)]
 
 
 class Collector:
@@ -108,7 +129,6 @@ class Collector:
         folder: Where ``matches.parquet`` and ``leaks.parquet`` go.
         real: All real images.
         control: The two sets of the control, or None.
-        cuts: Scores from which on a pair is near and exact.
         tally: Already summed over all parts: it says which synthetic ids are wanted.
     """
 
@@ -117,10 +137,9 @@ class Collector:
         folder: Path,
         real: Reference,
         control: Control | None,
-        cuts: tuple[float, float],
         tally: RealTally,
     ) -> None:
-        self.folder, self.real, self.control, self.cuts = folder, real, control, cuts
+        self.folder, self.real, self.control = folder, real, control
         bins = np.zeros(len(HISTOGRAM_EDGES) - 1, np.int64)
         counts = None
         if control is not None:
@@ -161,7 +180,9 @@ class Collector:
                 real["path"].take(at),
                 real["group"].take(at),
                 pa.array(scores),
-                labels(scores, self.cuts),
+                labels(part.levels[queries, places]),
+                pa.array(part.screening_ranks[queries, places].astype(np.int32)),
+                *evidence_columns(part.evidence[queries, places], EVIDENCE_FIELDS),
             ],
             schema=MATCHES,
         )
@@ -177,17 +198,17 @@ class Collector:
                 table["id"].take(chosen),
                 table["path"].take(chosen),
                 pa.array(part.listed_scores),
-                labels(part.listed_scores, self.cuts),
+                labels(part.listed_levels),
+                *evidence_columns(part.listed_evidence, ("s1", "s2")),
             ],
             schema=LEAKS,
         )
 
     def _count(self, part: Part, table: pa.Table) -> None:
         outcome = self.outcome
-        nearest, rows = part.scores[:, 0], part.rows[:, 0]
         outcome.n_synthetic += len(part)
-        outcome.flags.add(self.real.codes[rows], nearest, self.cuts)
-        outcome.histogram += histogram(nearest)
+        outcome.flags.add(self.real.codes[part.rows[:, 0]], part.levels[:, 0])
+        outcome.histogram += histogram(part.values[:, 0])
         identical = pc.is_in(table["pixel_hash"], value_set=self.real_hashes)
         outcome.n_identical += int(pc.sum(identical).as_py() or 0)
         first, last = np.searchsorted(self.wanted, [part.first_row, part.first_row + len(part)])
@@ -195,13 +216,13 @@ class Collector:
             self.wanted_ids[int(row)] = table["id"][int(row) - part.first_row].as_py()
         outcome.pairs = _best_pairs(outcome.pairs, part, table)
         if outcome.control is not None and self.control is not None:
-            _count_control(outcome.control, self.control, part, self.cuts)
+            _count_control(outcome.control, self.control, part)
 
     def write_real_images(self) -> None:
         """Write ``real_images.parquet``: every real image met over the near threshold."""
         tally, real = self.outcome.tally, self.real.table
         met = np.nonzero(tally.counts[:, 0])[0]
-        order = met[np.lexsort((met, -tally.best_scores[met], -tally.counts[met, 0], -tally.counts[met, 1]))]
+        order = met[np.lexsort((met, -tally.best_values[met], -tally.counts[met, 0], -tally.counts[met, 1]))]
         at = pa.array(order)
         table = pa.table(
             [
@@ -210,7 +231,7 @@ class Collector:
                 real["group"].take(at),
                 pa.array(tally.counts[order, 1]),
                 pa.array(tally.counts[order, 0] - tally.counts[order, 1]),
-                pa.array(tally.best_scores[order]),
+                pa.array(tally.best_values[order]),
                 pa.array([self.wanted_ids[int(row)] for row in tally.best_queries[order]], pa.string()),
             ],
             schema=REAL_IMAGES,
@@ -224,7 +245,7 @@ class Collector:
         copied = np.bincount(real.codes, tally.counts[:, 0] > 0, minlength=real.n_groups).astype(np.int64)
         near = np.bincount(real.codes, tally.counts[:, 0] - tally.counts[:, 1], minlength=real.n_groups)
         exact = np.bincount(real.codes, tally.counts[:, 1], minlength=real.n_groups)
-        order = np.lexsort((np.arange(len(real)), -tally.best_scores, real.codes))
+        order = np.lexsort((np.arange(len(real)), -tally.best_values, real.codes))
         codes, firsts = np.unique(real.codes[order], return_index=True)
         best = dict(zip(codes.tolist(), order[firsts].tolist(), strict=True))
         rows = []
@@ -237,23 +258,23 @@ class Collector:
                     "n_images_copied": int(copied[code]),
                     "n_exact": int(exact[code]),
                     "n_near": int(near[code]),
-                    "best_score": float(tally.best_scores[row]),
+                    "best_value": float(tally.best_values[row]),
                     "best_real_id": real.table["id"][row].as_py(),
                     "best_synthetic_id": self.wanted_ids[int(tally.best_queries[row])],
                 }
             )
-        rows.sort(key=lambda r: (-r["n_exact"], -r["n_near"], -r["best_score"], r["group"]))
+        rows.sort(key=lambda r: (-r["n_exact"], -r["n_near"], -r["best_value"], r["group"]))
         write_table(self.folder / "patients.parquet", pa.Table.from_pylist(rows, schema=PATIENTS))
         return len(rows)
 
 
-def _count_control(counts: ControlCounts, control: Control, part: Part, cuts: tuple[float, float]) -> None:
-    real, holdout = part.control_scores[:, 0], part.control_scores[:, 1]
-    counts.real.add(control.real.codes[part.control_rows[:, 0]], real, cuts)
-    counts.holdout.add(control.holdout.codes[part.control_rows[:, 1]], holdout, cuts)
-    counts.histogram_real += histogram(real)
-    counts.histogram_holdout += histogram(holdout)
-    by_real, by_holdout = real >= np.float32(cuts[0]), holdout >= np.float32(cuts[0])
+def _count_control(counts: ControlCounts, control: Control, part: Part) -> None:
+    rows, levels, values = part.control_rows, part.control_levels, part.control_values
+    counts.real.add(control.real.codes[rows[:, 0]], levels[:, 0])
+    counts.holdout.add(control.holdout.codes[rows[:, 1]], levels[:, 1])
+    counts.histogram_real += histogram(values[:, 0])
+    counts.histogram_holdout += histogram(values[:, 1])
+    by_real, by_holdout = levels[:, 0] >= 1, levels[:, 1] >= 1
     counts.only_real += int((by_real & ~by_holdout).sum())
     counts.only_holdout += int((by_holdout & ~by_real).sum())
     counts.both += int((by_real & by_holdout).sum())
@@ -261,10 +282,14 @@ def _count_control(counts: ControlCounts, control: Control, part: Part, cuts: tu
 
 def _best_pairs(held: list[Pair], part: Part, table: pa.Table) -> list[Pair]:
     """Merge the nearest pairs of a part into those held: how parts were cut changes nothing."""
-    order = np.lexsort((np.arange(len(part)), -part.scores[:, 0]))
+    values = part.values[:, 0]
+    order = np.lexsort((np.arange(len(part)), -values))
     found = [
         Pair(
+            float(values[i]),
             float(part.scores[i, 0]),
+            int(part.levels[i, 0]),
+            tuple(part.evidence[i, 0].tolist()),
             part.first_row + i,
             int(part.rows[i, 0]),
             table["id"][i].as_py(),
@@ -272,7 +297,7 @@ def _best_pairs(held: list[Pair], part: Part, table: pa.Table) -> list[Pair]:
         )
         for i in order[_choose(part.rows[order, 0].tolist())].tolist()
     ]
-    both = sorted(held + found, key=lambda p: (-p.score, p.synthetic_row))
+    both = sorted(held + found, key=lambda p: (-p.value, p.synthetic_row))
     return [both[place] for place in _choose(pair.real_row for pair in both)]
 
 

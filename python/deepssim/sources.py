@@ -22,7 +22,8 @@ from deepssim.disk import make_private_folder, remove_leftovers, write_json
 from deepssim.embed import EmbeddedChunk, Encoder, embed_listing
 from deepssim.errors import DeepSSIMError, ImageError, StoreError
 from deepssim.images import Image, ImageOptions, Listing, read_image
-from deepssim.matching import Matcher, Part
+from deepssim.matching import Matcher, Subject
+from deepssim.parts import Part
 from deepssim.progress import Progress
 from deepssim.read_ahead import read_ahead
 from deepssim.store import SKIPPED_SCHEMA, Store, record_table, skipped_table
@@ -153,11 +154,16 @@ class SyntheticImages:
                 self.encoder,
                 first_task=first_task,
                 chunk_rows=min(matcher.chunk_rows, PART_IMAGES),
+                with_working=matcher.verifier is not None,
                 threads=self.threads,
                 progress=advance,
             ):
                 seen += len(chunk.records) + len(chunk.skipped)
-                part = matcher.match_rows(chunk.embeddings, work.rows)
+                subjects = [
+                    Subject(working, record.height, record.width)
+                    for working, record in zip(chunk.working, chunk.records, strict=False)
+                ]
+                part = matcher.match_rows(chunk.embeddings, work.rows, subjects)
                 entry = {"next_task": chunk.next_task, "images_seen": seen, "digest": _joint(chunk.digests)}
                 work.add(part, entry, chunk)
 
@@ -204,6 +210,10 @@ class SyntheticStore:
         if work.rows:
             progress.status(f"continuing after {work.rows:,} synthetic rows")
         step = min(matcher.chunk_rows, max(total, 1))
+        sizes = None
+        if matcher.verifier is not None:
+            step = min(step, PART_IMAGES)
+            sizes = self.store.records(["height", "width"])
         buffers = np.empty((2, step, self.store.dim), np.float32)
 
         def read(place: tuple[int, int]) -> tuple[int, NDArray[np.float32]]:
@@ -215,8 +225,14 @@ class SyntheticStore:
         with progress.track("synthetic rows", total) as advance:
             advance(work.rows)
             for first, rows in read_ahead(enumerate(range(work.rows, total, step)), read):
-                work.add(matcher.match_rows(rows, first), {})
+                subjects = [] if sizes is None else self._subjects(sizes, first, len(rows))
+                work.add(matcher.match_rows(rows, first, subjects), {})
                 advance(len(rows))
+
+    def _subjects(self, sizes: pa.Table, first: int, n: int) -> list[Subject]:
+        heights, widths = (sizes[name].slice(first, n).to_pylist() for name in ("height", "width"))
+        images = (self.store.working_image(first + i) for i in range(n))
+        return [Subject(*values) for values in zip(images, heights, widths, strict=True)]
 
     def records(self, work: WorkFolder) -> Iterator[pa.Table]:
         """Yield the store's records."""

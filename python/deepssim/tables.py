@@ -30,6 +30,16 @@ MATCHES = pa.schema(
         ("real_group", pa.string()),
         ("score", pa.float32()),
         ("label", pa.string()),
+        ("screening_rank", pa.int32()),
+        ("s1", pa.float32()),
+        ("s2", pa.float32()),
+        ("ncc", pa.float32()),
+        ("overlap", pa.float32()),
+        ("is_mirrored", pa.bool_()),
+        ("angle_degrees", pa.float32()),
+        ("shift_rows", pa.float32()),
+        ("shift_columns", pa.float32()),
+        ("scale", pa.float32()),
     ]
 )
 LEAKS = pa.schema(
@@ -41,6 +51,8 @@ LEAKS = pa.schema(
         ("synthetic_path", pa.string()),
         ("score", pa.float32()),
         ("label", pa.string()),
+        ("s1", pa.float32()),
+        ("s2", pa.float32()),
     ]
 )
 REAL_IMAGES = pa.schema(
@@ -50,7 +62,7 @@ REAL_IMAGES = pa.schema(
         ("real_group", pa.string()),
         ("n_exact", pa.int64()),
         ("n_near", pa.int64()),
-        ("best_score", pa.float32()),
+        ("best_value", pa.float32()),
         ("best_synthetic_id", pa.string()),
     ]
 )
@@ -61,7 +73,7 @@ PATIENTS = pa.schema(
         ("n_images_copied", pa.int64()),
         ("n_exact", pa.int64()),
         ("n_near", pa.int64()),
-        ("best_score", pa.float32()),
+        ("best_value", pa.float32()),
         ("best_real_id", pa.string()),
         ("best_synthetic_id", pa.string()),
     ]

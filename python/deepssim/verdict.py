@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.calibration import Calibration
-from deepssim.matching import Control, Ints, Reference
+from deepssim.matching import Control, Reference
+from deepssim.parts import Ints
 from deepssim.results import HISTOGRAM_EDGES, Flags, Outcome
 from deepssim.statistics import LEVEL, Rate, image_rate, patient_rate, proportion_of_patients, sign_test
 
@@ -115,6 +116,7 @@ def summarize(
     metric: dict[str, Any],
     control: Control | None,
     *,
+    candidates: int,
     seed: int,
     too_many_skipped: bool,
     warnings: list[str],
@@ -136,6 +138,7 @@ def summarize(
         "format": FORMAT,
         "version": VERSION,
         "metric": metric,
+        "decided_by": "s1" if calibration.stage == "verified" else "score",
         "thresholds": calibration.as_dict(),
         "counts": {name: value.as_dict() if value else None for name, value in counts.items()},
         "synthetic_flagged": {

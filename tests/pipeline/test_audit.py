@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepssim.audit import AuditOptions, audit, score
-from deepssim.calibration import given_thresholds
 from deepssim.embed import Encoder
 from deepssim.errors import MemoryLimitError, StoreError, UsageError
 from deepssim.images import ImageOptions, list_images
@@ -35,8 +34,8 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def options(**match: int) -> AuditOptions:
-    return AuditOptions(images=ImageOptions(group_by="parent"), match=MatchOptions(**match))
+def options(verify: bool | None = None, **match: int) -> AuditOptions:
+    return AuditOptions(images=ImageOptions(group_by="parent"), match=MatchOptions(**match), verify=verify)
 
 
 def test_copies_are_rank_one_and_flagged_and_others_are_not(cohort, tmp_path):
@@ -61,7 +60,7 @@ def test_copies_are_rank_one_and_flagged_and_others_are_not(cohort, tmp_path):
 
 
 def test_leaks_are_all_pairs_over_the_threshold_by_brute_force(cohort, tmp_path):
-    audit(cohort.real, cohort.synthetic, tmp_path / "out", options=options())
+    audit(cohort.real, cohort.synthetic, tmp_path / "out", options=options(verify=False))
     encoder = Encoder(load_metric("pixel"))
     stores = [
         build_store(list_images(p, ImageOptions()), encoder, tmp_path / p.name) for p in (cohort.real, cohort.synthetic)
@@ -104,8 +103,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def score_options(threads: int = 1, memory_limit: int = 0) -> AuditOptions:
     return AuditOptions(
-        calibration=given_thresholds("external", "5,8"),
-        match=MatchOptions(k=7, max_listed=300, threads=threads, memory_limit=memory_limit),
+        thresholds=(5.0, 8.0),
+        match=MatchOptions(k=7, max_per_group=0, max_listed=300, threads=threads, memory_limit=memory_limit),
         command="score",
     )
 

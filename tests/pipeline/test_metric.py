@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepssim.calibration import Calibration, Threshold, given_thresholds
+from deepssim.calibration import Calibration, Threshold, parse_thresholds
 from deepssim.embed import BATCH, Encoder
 from deepssim.errors import MetricError, UsageError
 from deepssim.image_ops import resize_area
@@ -116,4 +116,4 @@ def test_calibrations_survive_a_round_trip_and_bad_ones_are_named(tmp_path):
         Calibration.read(tmp_path / "bad.json")
     for text in ("1", "a,b", ".9,.8", "nan,1", ".9,.95,.99"):
         with pytest.raises(UsageError):
-            given_thresholds("pixel", text)
+            Calibration("pixel", *(Threshold(v) for v in parse_thresholds(text)), source="")

@@ -9,7 +9,6 @@ import pytest
 
 from deepssim.audit import AuditOptions, score
 from deepssim.base import Base
-from deepssim.calibration import given_thresholds
 from deepssim.errors import StoreError
 from deepssim.matching import MatchOptions
 from deepssim.prepared_file import keep_prepared, take_prepared
@@ -125,9 +124,7 @@ def test_score_gives_the_same_tables_from_what_was_kept(store, tmp_path):
     synthetic = write_store(tmp_path / "made", [(unit(50, 7), [f"s{i}" for i in range(50)], None)], metric="test")
     tables = []
     for number, keep in enumerate([False, True, True]):
-        options = AuditOptions(
-            calibration=given_thresholds("test", ".3,.6"), match=MatchOptions(keep_prepared=keep), command="score"
-        )
+        options = AuditOptions(thresholds=(0.3, 0.6), match=MatchOptions(keep_prepared=keep), command="score")
         result = score(store.path, synthetic.path, tmp_path / str(number), options=options)
         tables.append((tmp_path / str(number) / "matches.parquet").read_bytes())
         # Embeddings that came without images: one line says so, not one for each pair.

@@ -321,10 +321,10 @@ def _write_copies(folder: Path, kind: Kind) -> None:
             "real_group": [group(i, kind) for i in reals],
             "n_exact": [max(3 - i, 0) for i in reals],
             "n_near": [1 + i % 2 for i in reals],
-            "best_score": [0.9993 - 0.0001 * i for i in reals],
+            "best_value": [0.9993 - 0.0001 * i for i in reals],
             "best_synthetic_id": [synthetic_id(i, kind) for i in reals],
         },
-        best_score=pa.float32(),
+        best_value=pa.float32(),
         real_group=pa.string(),
     )
     if kind.has_groups:
@@ -337,11 +337,11 @@ def _write_copies(folder: Path, kind: Kind) -> None:
                 "n_images_copied": [3, 1, 1, 1, 1, 1, 1, 1],
                 "n_exact": [max(3 - i, 0) for i in people],
                 "n_near": [1] * 8,
-                "best_score": [0.9993 - 0.001 * i for i in people],
+                "best_value": [0.9993 - 0.001 * i for i in people],
                 "best_real_id": [real_id(i, kind) for i in people],
                 "best_synthetic_id": [synthetic_id(i, kind) for i in people],
             },
-            best_score=pa.float32(),
+            best_value=pa.float32(),
         )
 
 

@@ -186,11 +186,11 @@ def test_top_rows_are_those_of_a_full_sort(tmp_path: Path):
         "real_group": pa.nulls(n),
         "n_exact": np.zeros(n, np.int64),
         "n_near": near,
-        "best_score": score,
+        "best_value": score,
         "best_synthetic_id": ["s"] * n,
     }
     pq.write_table(pa.table(columns), path, row_group_size=20_000)
-    rows = tables.Table(path).top(["n_near", "best_score"], 37)
+    rows = tables.Table(path).top(["n_near", "best_value"], 37)
     expected = sorted(range(n), key=lambda i: (-near[i], -score[i], i))[:37]
     assert [row["real_id"] for row in rows] == [f"r{i}" for i in expected]
 

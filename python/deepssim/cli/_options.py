@@ -118,14 +118,19 @@ def match_options(function: F) -> F:
     return _apply(
         [
             click.option(
-                "--k", type=click.IntRange(1), default=5, show_default=True, help="Nearest real images reported."
+                "--k",
+                type=click.IntRange(1),
+                default=4,
+                show_default=True,
+                help="Nearest real images of each synthetic one that are verified and reported.",
             ),
             click.option(
                 "--max-per-group",
                 type=click.IntRange(0),
-                default=0,
+                default=2,
+                show_default=True,
                 metavar="M",
-                help="At most M images of one patient among the k nearest; 0 (default): no cap.",
+                help="At most M images of one patient among the k nearest; 0: no cap.",
             ),
             click.option(
                 "--max-listed",
@@ -134,8 +139,22 @@ def match_options(function: F) -> F:
                 show_default=True,
                 help="Pairs over the threshold listed for each synthetic image; all are counted.",
             ),
-            click.option("--thresholds", metavar="NEAR,EXACT", help="Scores from which a pair is near and exact."),
-            click.option("--calibration", metavar="NAME|FILE", help="Thresholds: pixel.brain, pixel.chest, or a file."),
+            click.option(
+                "--verify/--no-verify",
+                default=None,
+                help="Register the nearest pairs and judge them in image space (default: where images are there), or "
+                "judge by the scores of the metric alone.",
+            ),
+            click.option(
+                "--thresholds",
+                metavar="NEAR,EXACT",
+                help="S1 from which a verified pair is near and S2 from which it is exact; with --no-verify, scores.",
+            ),
+            click.option(
+                "--calibration",
+                metavar="NAME|FILE",
+                help="Thresholds: verified.brain, verified.chest or a file; with --no-verify pixel.brain, pixel.chest.",
+            ),
             click.option(
                 "--memory-limit",
                 type=Bytes(),
@@ -169,15 +188,20 @@ def match_options(function: F) -> F:
     )
 
 
-def read_calibration(metric: str, thresholds: str | None, calibration: str | None) -> Calibration | None:
-    """Return the thresholds that options give, or None."""
-    from deepssim.calibration import given_thresholds, load_calibration
+def read_calibration(thresholds: str | None, calibration: str | None) -> Calibration | None:
+    """Return the calibration that options name, or None."""
+    from deepssim.calibration import load_calibration
 
     if thresholds is not None and calibration is not None:
         raise click.UsageError("give --thresholds or --calibration, not both")
-    if thresholds is not None:
-        return given_thresholds(metric, thresholds)
     return load_calibration(calibration) if calibration is not None else None
+
+
+def read_thresholds(text: str | None) -> tuple[float, float] | None:
+    """Return the two thresholds that an option gives, or None."""
+    from deepssim.calibration import parse_thresholds
+
+    return None if text is None else parse_thresholds(text)
 
 
 def echo_json(value: Any) -> None:

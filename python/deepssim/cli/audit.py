@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from deepssim.cli._options import image_options, match_options, read_calibration, run_options, talk_options
+from deepssim.cli._options import (
+    image_options,
+    match_options,
+    read_calibration,
+    read_thresholds,
+    run_options,
+    talk_options,
+)
 
 
 @click.command("audit")
@@ -43,6 +50,7 @@ def command(
     max_listed: int,
     thresholds: str | None,
     calibration: str | None,
+    verify: bool | None,
     memory_limit: int,
     max_skipped: float,
     fail_above: float | None,
@@ -73,7 +81,9 @@ def command(
 
     options = AuditOptions(
         metric=metric,
-        calibration=read_calibration(metric, thresholds, calibration),
+        calibration=read_calibration(thresholds, calibration),
+        thresholds=read_thresholds(thresholds),
+        verify=verify,
         images=ImageOptions(slices=slices, axis=axis, group_by=group_by, max_pixels=max_pixels),
         # Synthetic images have no patient of their own: only a manifest or the files may say otherwise.
         synthetic_images=ImageOptions(slices=slices, axis=axis, max_pixels=max_pixels),

@@ -16,6 +16,11 @@ from deepssim.cli._options import echo_json, image_options, run_options, talk_op
 @image_options
 @click.option("--max-skipped", type=click.FloatRange(0, 1), default=0.01, show_default=True, metavar="SHARE",
               help="Exit with code 4 if a larger share of the images cannot be used.")  # fmt: skip
+@click.option(
+    "--working/--no-working",
+    default=True,
+    help="Keep small 8-bit images beside the embeddings (default), so that score can verify pairs in image space.",
+)
 @talk_options
 @click.pass_context
 def command(
@@ -30,6 +35,7 @@ def command(
     axis: str,
     max_pixels: int,
     max_skipped: float,
+    working: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -54,7 +60,15 @@ def command(
     listing = list_images(images, options)
     encoder = Encoder(load_metric(metric), device=device, threads=threads)
     with progress.track("images", listing.n_expected) as advance:
-        store = build_store(listing, encoder, out, threads=threads or None, progress=advance, status=progress.status)
+        store = build_store(
+            listing,
+            encoder,
+            out,
+            with_working=working,
+            threads=threads or None,
+            progress=advance,
+            status=progress.status,
+        )
     n_skipped = count_skipped(store.skipped())
     if as_json:
         echo_json({"store": str(out), "images": len(store), "dim": store.dim, "skipped": n_skipped,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from deepssim.cli._options import match_options, read_calibration, talk_options, threads_option
+from deepssim.cli._options import match_options, read_calibration, read_thresholds, talk_options, threads_option
 
 
 @click.command("score")
@@ -36,6 +36,7 @@ def command(
     max_listed: int,
     thresholds: str | None,
     calibration: str | None,
+    verify: bool | None,
     memory_limit: int,
     max_skipped: float,
     fail_above: float | None,
@@ -62,7 +63,9 @@ def command(
     store = Store(real_store)
     options = AuditOptions(
         metric=str(store.metric["name"]),
-        calibration=read_calibration(str(store.metric["name"]), thresholds, calibration),
+        calibration=read_calibration(thresholds, calibration),
+        thresholds=read_thresholds(thresholds),
+        verify=verify,
         match=MatchOptions(k, max_per_group, max_listed, threads, memory_limit, seed, keep_prepared),
         max_skipped=max_skipped,
         with_csv=with_csv,

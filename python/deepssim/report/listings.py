@@ -168,7 +168,7 @@ def patients_view(rate: Rate | None, rows: list[Row], n_rows: int, names: Names)
             Cell(f"{text.count(row['n_images_copied'])} of {text.count(row['n_images'])}", "number"),
             Cell(text.count(row["n_exact"]), "number"),
             Cell(text.count(row["n_near"]), "number"),
-            Cell(text.score(row["best_score"]), "number"),
+            Cell(text.score(row["best_value"]), "number"),
             Cell(names.of("real", row["best_real_id"]), "name", names.of("synthetic", row["best_synthetic_id"])),
         )
         for row in rows
@@ -190,7 +190,7 @@ def real_images_view(rate: Rate, rows: list[Row], n_rows: int, names: Names) -> 
             Cell(text.DASH if row["real_group"] is None else names.of("patient", row["real_group"]), "name"),
             Cell(text.count(row["n_exact"]), "number"),
             Cell(text.count(row["n_near"]), "number"),
-            Cell(text.score(row["best_score"]), "number"),
+            Cell(text.score(row["best_value"]), "number"),
             Cell(names.of("synthetic", row["best_synthetic_id"]), "name"),
         )
         for row in rows

@@ -192,7 +192,7 @@ def _top(found: dict[str, tables.Table], name: str) -> tuple[list[tables.Row], i
     if name not in found:
         return [], 0
     table = found[name]
-    return table.top(["n_exact", "n_near", "best_score"], listings.TOP), table.n_rows
+    return table.top(["n_exact", "n_near", "best_value"], listings.TOP), table.n_rows
 
 
 def banner(*, with_images: bool, pseudonyms: bool) -> tuple[str, ...]:

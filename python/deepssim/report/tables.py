@@ -39,11 +39,11 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "real_images.parquet": {
         "real_id": "text", "real_path": "text", "real_group": "text?",
-        "n_exact": "int", "n_near": "int", "best_score": "float", "best_synthetic_id": "text",
+        "n_exact": "int", "n_near": "int", "best_value": "float", "best_synthetic_id": "text",
     },
     "patients.parquet": {
         "group": "text", "n_images": "int", "n_images_copied": "int", "n_exact": "int", "n_near": "int",
-        "best_score": "float", "best_real_id": "text", "best_synthetic_id": "text",
+        "best_value": "float", "best_real_id": "text", "best_synthetic_id": "text",
     },
     "skipped.parquet": {"set": "text", "id": "text", "path": "text", "code": "text", "reason": "text"},
 }  # fmt: skip

@@ -1,0 +1,206 @@
+"""Verification: the nearest candidates of a synthetic image, registered onto it and judged in image space.
+
+Search finds candidates by their embeddings; whether one is a copy is decided by the images themselves: S1, the
+correlation of the locally normalised images after registration, tells copies from others, and S2, the low end of their
+local correlation, exact copies from near ones (`deepssim.image_ops.evidence`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import astuple, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepssim.base import Found
+from deepssim.calibration import Calibration
+from deepssim.errors import UsageError
+from deepssim.image_ops import Registrar, Transform, evidence_maps, resize_area, warp
+from deepssim.matching import Reference, Subject
+from deepssim.parts import EVIDENCE_FIELDS, S1, S2, Floats, Ints, Levels, Part
+from deepssim.working import WORKING_SIDE, Working
+
+# Prepared for registration at a time: about 14 bytes for each pixel of these images.
+BATCH_PIXELS = 2**22
+PREPARED_BYTES_PER_PIXEL = 14
+
+
+class Verifier:
+    """Registers and judges pairs.
+
+    Args:
+        calibration: Thresholds of the stage ``"verified"``: `near` for S1, `exact` for S2.
+        threads: 0: all that this process may use.
+
+    Raises:
+        UsageError: The calibration is of another stage.
+    """
+
+    def __init__(self, calibration: Calibration, threads: int = 0) -> None:
+        if calibration.stage != "verified":
+            raise UsageError(
+                f"the calibration of {calibration.metric} is for the stage {calibration.stage}: verification needs one "
+                "of the stage verified"
+            )
+        self.calibration, self.threads = calibration, threads
+
+    @staticmethod
+    def bytes(k: int) -> int:
+        """Return the memory that verification takes for k candidates an image, about, in bytes."""
+        return PREPARED_BYTES_PER_PIXEL * (BATCH_PIXELS + (k + 1) * WORKING_SIDE**2)
+
+    def levels(self, evidence: Floats) -> Levels:
+        """Return the level of each pair; 0 where there is none (NaN).
+
+        Args:
+            evidence: ``(..., n_fields)`` by `EVIDENCE_FIELDS`.
+        """
+        near, exact = (np.float32(cut) for cut in self.calibration.cuts())
+        is_near = evidence[..., S1] >= near
+        return is_near.astype(np.int8) + (is_near & (evidence[..., S2] >= exact)).astype(np.int8)
+
+    def judge(self, first_row: int, found: Found, subjects: Sequence[Subject], real: Reference,
+              control: Sequence[tuple[Reference, Ints]]) -> Part:  # fmt: skip
+        """Verify candidates and order them by what was seen.
+
+        Args:
+            first_row: Number of the first synthetic row.
+            found: Its candidates are ``scores`` and ``ids``, ``(n, k)``.
+            subjects: The n synthetic images.
+            real: The set that candidates are positions in.
+            control: Sets of the control with their candidates ``(n, k)``; empty without a holdout.
+        """
+        scores, rows = found.scores, found.ids
+        evidence = self.examine(subjects, rows, real)
+        order = np.lexsort((rows, -_values(evidence, rows)), axis=1)
+        scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        evidence = np.take_along_axis(evidence, order[:, :, np.newaxis], axis=1)
+        levels = self.levels(evidence)
+        queries, places = np.nonzero(levels > 0)
+        listed = rows[queries, places]
+        best = self._control(subjects, real, rows, evidence, control)
+        return Part(
+            first_row,
+            scores,
+            rows,
+            levels,
+            order.astype(np.int64) + 1,
+            evidence,
+            queries,
+            listed,
+            scores[queries, places],
+            levels[queries, places],
+            evidence[queries, places],
+            listed,
+            np.stack([np.ones(len(listed), np.int64), (levels[queries, places] > 1).astype(np.int64)], axis=1),
+            evidence[queries, places, S1],
+            queries + first_row,
+            *best,
+        )
+
+    def _control(
+        self, subjects: Sequence[Subject], real: Reference, rows: Ints, evidence: Floats,
+        control: Sequence[tuple[Reference, Ints]],
+    ) -> tuple[Floats, Levels, Ints]:  # fmt: skip
+        """Return value, level and position of the best candidate in each set of the control."""
+        if not control:
+            return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.int8), np.zeros((0, 2), np.int64)
+        values, levels, best = [], [], []
+        for reference, candidates in control:
+            known = reference is real
+            ids = rows if known else candidates
+            seen = evidence if known else self.examine(subjects, candidates, reference)
+            value = _values(seen, ids)
+            place = np.lexsort((ids, -value), axis=1)[:, :1]
+            values.append(np.take_along_axis(value, place, axis=1)[:, 0])
+            levels.append(np.take_along_axis(self.levels(seen), place, axis=1)[:, 0])
+            best.append(np.take_along_axis(ids, place, axis=1)[:, 0])
+        return np.stack(values, axis=1), np.stack(levels, axis=1), np.stack(best, axis=1)
+
+    def examine(self, subjects: Sequence[Subject], rows: Ints, reference: Reference) -> Floats:
+        """Register real images onto synthetic ones and measure how they agree.
+
+        Two images of different sizes are compared at the smaller number of rows and of columns, by area averaging.
+
+        Args:
+            subjects: n synthetic images.
+            rows: ``(n, k)`` positions in `reference`, -1: none.
+            reference: The real images; its store has working images.
+
+        Returns:
+            ``(n, k, n_fields)`` by `EVIDENCE_FIELDS`, NaN where there is no candidate. Shifts are pixels of the
+            synthetic image as it was given.
+        """
+        out = np.full((*rows.shape, len(EVIDENCE_FIELDS)), np.nan, np.float32)
+        first = 0
+        while first < len(subjects):
+            last, pixels = first, 0
+            while last < len(subjects) and (last == first or pixels < BATCH_PIXELS):
+                pixels += subjects[last].working.size * (1 + int(np.count_nonzero(rows[last] >= 0)))
+                last += 1
+            self._examine_batch(subjects[first:last], rows[first:last], reference, out[first:last])
+            first = last
+        return out
+
+    def _examine_batch(self, subjects: Sequence[Subject], rows: Ints, reference: Reference, out: Floats) -> None:
+        known = np.unique(rows[rows >= 0])
+        real = {int(row): reference.store.working_image(int(reference.rows[row])) for row in known}
+        by_size: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+        for i, place in zip(*(axis.tolist() for axis in np.nonzero(rows >= 0)), strict=True):
+            by_size[_common_size(subjects[i].working, real[int(rows[i, place])])].append((i, place))
+        for size, pairs in by_size.items():
+            numbers = {row: n for n, row in enumerate(sorted({int(rows[i, place]) for i, place in pairs}))}
+            registrar = Registrar(_fit(real[row], size) for row in numbers)
+            images = sorted({i for i, _ in pairs})
+            candidates = [[place for at, place in pairs if at == i] for i in images]
+            found = registrar.verify_many(
+                [_fit(subjects[i].working, size) for i in images],
+                [
+                    [numbers[int(rows[i, place])] for place in places]
+                    for i, places in zip(images, candidates, strict=True)
+                ],
+                threads=self.threads,
+            )
+            for i, places, answers in zip(images, candidates, found, strict=True):
+                down, right = subjects[i].height / size[0], subjects[i].width / size[1]
+                for place, (registration, evidence) in zip(places, answers, strict=True):
+                    moved = registration.transform
+                    moved = replace(
+                        moved, shift_rows=moved.shift_rows * down, shift_columns=moved.shift_columns * right
+                    )
+                    out[i, place] = (*astuple(evidence), *astuple(moved))
+
+
+def lay_onto(subject: Subject, real: Working, transform: Transform) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Show a real image as it was laid onto a synthetic one, and where they agree.
+
+    Args:
+        subject: The synthetic image.
+        real: The working image of the real one.
+        transform: What lays it there, in pixels of the synthetic image as it was given.
+
+    Returns:
+        The real image, 0 where nothing of it lies, and the local correlation, NaN outside the overlap; both at the size
+        of the comparison.
+    """
+    size = _common_size(subject.working, real)
+    down, right = subject.height / size[0], subject.width / size[1]
+    moved = replace(transform, shift_rows=transform.shift_rows / down, shift_columns=transform.shift_columns / right)
+    fitted = _fit(real, size)
+    _, maps = evidence_maps(_fit(subject.working, size), fitted, moved)
+    return warp(fitted, moved), maps.local_correlation
+
+
+def _common_size(a: Working, b: Working) -> tuple[int, int]:
+    return min(a.shape[0], b.shape[0]), min(a.shape[1], b.shape[1])
+
+
+def _values(evidence: Floats, rows: Ints) -> Floats:
+    return np.where(rows >= 0, evidence[..., S1], np.float32(-np.inf))
+
+
+def _fit(image: Working, size: tuple[int, int]) -> NDArray[np.float32]:
+    grey = image.astype(np.float32) / np.float32(255)
+    return grey if image.shape == size else resize_area(grey, *size)
