@@ -2,8 +2,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include "common/parallel.hpp"
 #include "register.hpp"
-#include "topk/parallel.hpp"
 
 namespace deepssim::bindings {
 

@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "common/parallel.hpp"
 #include "deepssim/registration.hpp"
 #include "register.hpp"
 #include "signals.hpp"
-#include "topk/parallel.hpp"
 
 namespace deepssim::bindings {
 

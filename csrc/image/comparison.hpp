@@ -5,10 +5,10 @@
 #include <cstddef>
 #include <vector>
 
+#include "common/buffer.hpp"
 #include "image/summary.hpp"
 #include "simd/kernels.hpp"
 #include "simd/similarity_kernels.hpp"
-#include "topk/buffer.hpp"
 
 namespace deepssim {
 

@@ -6,9 +6,9 @@
 #include <unordered_map>
 #include <vector>
 
+#include "common/parallel.hpp"
 #include "deepssim/exact.hpp"
 #include "image/comparison.hpp"
-#include "topk/parallel.hpp"
 
 namespace deepssim {
 

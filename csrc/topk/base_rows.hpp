@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "buffer.hpp"
+#include "common/buffer.hpp"
 #include "deepssim/types.hpp"
 
 namespace deepssim {

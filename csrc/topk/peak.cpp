@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <mutex>
 
+#include "common/parallel.hpp"
 #include "deepssim/isa.hpp"
 #include "deepssim/types.hpp"
-#include "parallel.hpp"
 #include "simd/kernels.hpp"
 
 namespace deepssim {

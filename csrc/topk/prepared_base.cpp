@@ -7,10 +7,10 @@
 #include <limits>
 #include <numeric>
 
+#include "common/parallel.hpp"
 #include "deepssim/cancel.hpp"
 #include "deepssim/exact.hpp"
 #include "order.hpp"
-#include "parallel.hpp"
 
 namespace deepssim {
 

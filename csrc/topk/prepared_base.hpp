@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "base_rows.hpp"
-#include "buffer.hpp"
 #include "codes.hpp"
+#include "common/buffer.hpp"
 #include "deepssim/searcher.hpp"
 #include "guide.hpp"
 #include "simd/kernels.hpp"

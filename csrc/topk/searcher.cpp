@@ -8,9 +8,9 @@
 #include <mutex>
 
 #include "base_rows.hpp"
+#include "common/parallel.hpp"
 #include "deepssim/exact.hpp"
 #include "deepssim/isa.hpp"
-#include "parallel.hpp"
 #include "prepared_base.hpp"
 #include "simd/kernels.hpp"
 #include "worker.hpp"

@@ -7,10 +7,10 @@
 #include <thread>
 #include <vector>
 
+#include "common/parallel.hpp"
 #include "deepssim/searcher.hpp"
 #include "deepssim/tally.hpp"
 #include "oracle.hpp"
-#include "topk/parallel.hpp"
 
 namespace deepssim {
 

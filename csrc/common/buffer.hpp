@@ -1,4 +1,4 @@
-// Memory for what a scan reads: aligned to cache lines; where it is large, in large pages and given back at once.
+// Memory for rows and images: aligned to cache lines; where it is large, in large pages and given back at once.
 #pragma once
 
 #include <cstddef>
