@@ -1,32 +1,64 @@
-"""Grey values of any scanner brought to [0, 1]."""
+"""Grey values of any unit brought into the range that registration works in."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["unit_grey"]
 
+_MOST_BYTE = 255
+# Part of the pixels, in percent, that may lie outside the window at each end: a burnt-in marker or a dead detector
+# element must not decide how dark the rest becomes.
+_PERCENT_OUTSIDE = 0.05
 
-def unit_grey(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bring the grey values of an image to [0, 1].
 
-    Whole numbers from 0 to 255 are divided by 255. Others are taken less their .05 percentile, over the distance from
-    there to the 99.95 percentile, and cut to [0, 1].
+def unit_grey(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Scale grey values to [0, 1], as `register` and `evidence` take them.
+
+    An image whose values are all whole numbers from 0 to 255 counts as an 8-bit image, whatever its dtype, and is
+    divided by 255: two 8-bit images keep their brightness relative to each other. Any other image (16 bits, CT
+    numbers, floating point) is shifted and scaled so that its .05th percentile becomes 0 and its 99.95th becomes 1,
+    and clipped; where the two percentiles are equal, its smallest and largest values take their place.
 
     Args:
-        pixels: ``(rows, columns)``, float32, finite.
+        pixels: ``(rows, columns)``, integers or floating point, in any unit.
 
     Returns:
-        A new array of the same shape; zeros where those percentiles are equal.
+        A new array of the same shape, float32, from 0 to 1. An image that is constant and no 8-bit image becomes 0.
+
+    Raises:
+        TypeError: `pixels` holds neither integers nor real floating-point numbers.
+        ValueError: It is not two-dimensional, is empty, or holds NaN or infinity.
 
     Example:
-        >>> unit_grey(np.array([[0, 51, 255]], np.float32))
-        array([[0. , 0.2, 1. ]], dtype=float32)
+        >>> unit_grey(np.array([[0, 51], [102, 255]], np.uint8))
+        array([[0. , 0.2],
+               [0.4, 1. ]], dtype=float32)
+        >>> unit_grey(np.linspace(-1000, 3000, 5).reshape(1, 5)).round(2)
+        array([[0.  , 0.25, 0.5 , 0.75, 1.  ]], dtype=float32)
     """
-    low, high = 0.0, 255.0
-    if pixels.min() < low or pixels.max() > high or (pixels != np.rint(pixels)).any():
-        low, high = np.percentile(pixels.astype(np.float64), (0.05, 99.95)).tolist()
-    if not high > low:
-        return np.zeros_like(pixels)
-    return np.clip((pixels.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32)
+    image = np.asarray(pixels)
+    if image.dtype.kind not in "biuf":
+        raise TypeError(f"grey values must be integers or real numbers, not {image.dtype}")
+    if image.ndim != 2:
+        raise ValueError(f"a grey image must have two dimensions (rows, columns), not {image.ndim}")
+    if image.size == 0:
+        raise ValueError("the image is empty; give one with pixels")
+    grey = image.astype(np.float64)
+    least, most = float(grey.min()), float(grey.max())
+    if not (np.isfinite(least) and np.isfinite(most)):
+        raise ValueError("the image holds NaN or infinity; replace such pixels first")
+    if least >= 0 and most <= _MOST_BYTE and bool((grey == np.rint(grey)).all()):
+        return (grey / _MOST_BYTE).astype(np.float32)
+    # Percentiles in units of the range: between neighbours of +-1e308 the interpolation would overflow.
+    span = most / 2 - least / 2
+    if span == 0:
+        return np.zeros(image.shape, np.float32)
+    grey = np.clip((grey / 2 - least / 2) / span, 0, 1)
+    low, high = np.percentile(grey, [_PERCENT_OUTSIDE, 100 - _PERCENT_OUTSIDE])
+    if low == high:
+        low, high = 0.0, 1.0
+    return np.clip((grey - low) / (high - low), 0, 1).astype(np.float32)
