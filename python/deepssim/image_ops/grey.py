@@ -61,4 +61,4 @@ def unit_grey(pixels: NDArray[Any]) -> NDArray[np.float32]:
     low, high = np.percentile(grey, [_PERCENT_OUTSIDE, 100 - _PERCENT_OUTSIDE])
     if low == high:
         low, high = 0.0, 1.0
-    return np.clip((grey - low) / (high - low), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((grey - low) / (high - low), 0, 1), np.float32)
