@@ -193,6 +193,7 @@ class Matcher:
         self.verifier = verifier
         self.statistics = SearchStatistics()
         self.seconds = self.verification_seconds = 0.0
+        self.n_verified = 0
         self._sets = [real, *(r for r in (control.sets if control else ()) if r is not real)]
         self.block_rows = 0
         self._least_bytes = sys.maxsize
@@ -309,6 +310,7 @@ class Matcher:
         ]
         part = self.verifier.judge(first_row, found, subjects, self.real, candidates)
         self.verification_seconds += time.perf_counter() - began
+        self.n_verified += int(np.count_nonzero(part.rows >= 0))
         return part
 
     def _search_control(self, queries: Floats) -> list[tuple[Floats, Ints]]:

@@ -74,9 +74,15 @@ class SearchRecord:
             "summed_exactly": found.n_exact,
             "seconds": round(matcher.seconds, 3),
             "pairs_per_second": round(found.n_pairs / matcher.seconds) if matcher.seconds else 0,
+            "verified_pairs": matcher.n_verified,
+            "verification_seconds": round(matcher.verification_seconds, 3),
             "peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
         return cls(base.isa if base else "", described, work)
+
+    def _verification(self) -> str:
+        n, seconds = self.work["verified_pairs"], self.work["verification_seconds"]
+        return f"{n:,} pairs verified in image space in {seconds:.1f} s; " if n else ""
 
     def sentence(self) -> str:
         """Say in one line how the search went."""
@@ -86,7 +92,7 @@ class SearchRecord:
             f"({self.work['pairs_per_second'] / 1e6:,.0f} million a second, {self.isa}); "
             f"{100 * (1 - self.work['kept_by_first_bound'] / pairs):.2f} % discarded by the first bound, "
             f"{100 * self.work['rescored'] / pairs:.4f} % scored in full; "
-            f"{self.plan['bytes_total'] / 2**20:,.0f} MiB planned, "
+            f"{self._verification()}{self.plan['bytes_total'] / 2**20:,.0f} MiB planned, "
             f"{self.work['peak_resident_bytes'] / 2**20:,.0f} MiB used by the process at most"
         )
 
