@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from deepssim import __version__
@@ -24,6 +23,15 @@ from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
 from deepssim.evidence import Verifier
 from deepssim.images import Image, ImageOptions, list_images
+from deepssim.inputs import (
+    base_warnings,
+    check_distinct,
+    common_metric,
+    reading_warnings,
+    same_reading,
+    size_warnings,
+    unverifiable,
+)
 from deepssim.matching import Control, Matcher, MatchOptions, Reference
 from deepssim.metric import load_metric
 from deepssim.parts import EVIDENCE_FIELDS, RealTally
@@ -198,25 +206,6 @@ def _verified(store: Store) -> Store:
     return store
 
 
-def check_distinct(paths: dict[str, str | Path | None]) -> None:
-    """Refuse two inputs, or an input and the output, that are the same or lie one in the other.
-
-    Raises:
-        UsageError: With both names.
-    """
-    known = [(name, Path(path)) for name, path in paths.items() if path is not None]
-    for name, path in known:
-        if name != "output" and not path.exists():
-            raise UsageError(f"the {name} input {path} does not exist")
-    for i, (name, path) in enumerate(known):
-        for other_name, other in known[:i]:
-            a, b = path.resolve(), other.resolve()
-            if a == b:
-                raise UsageError(f"{other_name} and {name} are the same: {path}; give two different ones")
-            if a.is_relative_to(b) or b.is_relative_to(a):
-                raise UsageError(f"{name} ({path}) and {other_name} ({other}) lie one in the other: separate them")
-
-
 class _Run:
     """One run into one folder."""
 
@@ -241,7 +230,7 @@ class _Run:
     def real_store(self, source: Path, name: str) -> Store:
         """Open a store, or make or reuse the one of these images in the results' folder."""
         if Store.is_store(source):
-            return _verified(_same_reading(Store(source), self.options.images))
+            return _verified(same_reading(Store(source), self.options.images))
         listing = list_images(source, self.options.images)
         with self.progress.track(f"{name} images", listing.n_expected) as advance:
             return build_store(
@@ -281,8 +270,8 @@ class _Run:
     def finish(self, real_store: Store, side: Synthetic, holdout_store: Store | None) -> AuditResult:
         """Match, collect, conclude, write."""
         options = self.options
-        metric = _common_metric(real_store, side, holdout_store, self._encoder)
-        unverified = self._without_images(real_store, side, holdout_store)
+        metric = common_metric(real_store, side, holdout_store, self._encoder)
+        unverified = unverifiable(real_store, side, holdout_store, options.verify)
         calibration = self.calibration(real_store, is_verified=not unverified)
         real = Reference(real_store)
         holdout = Reference(holdout_store) if holdout_store is not None else None
@@ -295,9 +284,9 @@ class _Run:
         self._drop_results()
         outcome = self._collect(real, control, side, work)
         counts, too_many = self._write_skipped(real, side, holdout, outcome, work)
-        warnings = ([unverified] if unverified and options.verify is None else []) + _warnings(real, calibration)
-        warnings += _reading_warnings(real_store, side, holdout_store)
-        warnings += self._write_pairs(outcome, real, side)
+        warnings = ([unverified] if unverified and options.verify is None else []) + base_warnings(real, calibration)
+        warnings += reading_warnings(real_store, side, holdout_store)
+        warnings += size_warnings(outcome) + self._write_pairs(outcome, real, side)
         summary = summarize(
             outcome,
             real,
@@ -326,29 +315,6 @@ class _Run:
         )
         shutil.rmtree(work.path, ignore_errors=True)
         return AuditResult(self.out, summary, too_many)
-
-    def _without_images(self, real: Store, side: Synthetic, holdout: Store | None) -> str:
-        """Return why pairs are not verified; nothing if they are.
-
-        Raises:
-            UsageError: They were to be.
-        """
-        if self.options.verify is False:
-            return (
-                "Pairs were not verified in image space, as was asked for: labels come from the metric's scores alone."
-            )
-        stores = [real, *([holdout] if holdout else []), *([side.store] if isinstance(side, SyntheticStore) else [])]
-        lacking = [store.path for store in stores if not store.has_working]
-        if not lacking:
-            return ""
-        if self.options.verify:
-            raise UsageError(
-                f"{lacking[0]} holds no images to verify pairs with: embed them again, or give --no-verify"
-            )
-        return (
-            f"Pairs were not verified in image space, since {lacking[0]} holds no images: labels come from the "
-            "metric's scores alone."
-        )
 
     def _match(
         self, real: Reference, control: Control | None, calibration: Calibration, side: Synthetic, work: WorkFolder
@@ -455,73 +421,12 @@ def _is_ours(out: Path) -> bool:
     return any(Store.is_store(out / name) for name in OUR_STORES) or any(out.glob(".work-*")) or is_run(out)
 
 
-def _common_metric(real: Store, side: Synthetic, holdout: Store | None, encoder: Encoder | None) -> dict[str, Any]:
-    stores = [real, *([holdout] if holdout else []), *([side.store] if isinstance(side, SyntheticStore) else [])]
-    wanted = real.metric
-    for store in stores:
-        if (store.metric["name"], store.metric["hash"], store.dim) != (wanted["name"], wanted["hash"], real.dim):
-            raise StoreError(
-                f"{store.path} holds embeddings of the metric {store.metric['name']}, {real.path} of "
-                f"{wanted['name']} (or of another version): embed both with one metric"
-            )
-    if encoder is not None and encoder.metric.hash != wanted["hash"]:
-        raise StoreError(
-            f"{real.path} holds embeddings of the metric {wanted['name']}, not of this {encoder.metric.name}: "
-            "choose it with --metric, or give the images"
-        )
-    return dict(wanted)
-
-
-def _same_reading(store: Store, options: ImageOptions) -> Store:
-    """Refuse options that would have to change a store that is there already."""
-    made = store.made_from
-    known = {**(made.get("options") or {}), "group_by": made.get("group_by")}
-    default = ImageOptions()
-    for name in ("group_by", "slices", "axis"):
-        wanted, there = getattr(options, name), known.get(name)
-        if wanted not in (getattr(default, name), there):
-            option = "--" + name.replace("_", "-")
-            raise UsageError(
-                f"{store.path} was embedded with {option} {there}, not {wanted}: embed the images again with "
-                f"{option} {wanted}, or leave the option out"
-            )
-    return store
-
-
 def _known_groups(reference: Reference) -> int | None:
     return reference.n_groups if reference.has_groups else None
 
 
 def _reader(store: Store) -> Callable[[str, str], Image]:
     return lambda path, image_id: read_from_store(store, path, image_id)
-
-
-def _warnings(real: Reference, calibration: Calibration) -> list[str]:
-    warnings = []
-    if calibration.base_size is not None and len(real) > 2 * calibration.base_size:
-        warnings.append(
-            f"The thresholds were chosen against {calibration.base_size:,} real images, here are {len(real):,}: the "
-            "nearest of more images scores higher, so more unrelated images may pass."
-        )
-    if not real.has_groups:
-        n_without = int(np.count_nonzero(real.codes < 0))
-        warnings.append(
-            f"{n_without:,} of {len(real):,} real images have no known patient, so no figure by patient is given; say "
-            "who is who with a manifest (column group), --group-by parent or --group-by regex:PATTERN."
-        )
-    return warnings
-
-
-def _reading_warnings(real: Store, side: Synthetic, holdout: Store | None) -> list[str]:
-    """Compare how the sets were read: other slices or another axis make likeness meaningless."""
-    known = {"real": real.made_from.get("options"), "synthetic": side.options()}
-    if holdout is not None:
-        known["holdout"] = holdout.made_from.get("options")
-    given = {name: value for name, value in known.items() if value is not None}
-    if len({str(sorted(value.items())) for value in given.values()}) <= 1:
-        return []
-    said = "; ".join(f"{name}: {', '.join(f'{k} {v}' for k, v in value.items())}" for name, value in given.items())
-    return [f"The sets were read differently ({said}): scores between them may mean nothing."]
 
 
 def _reasons(table: pa.Table) -> str:

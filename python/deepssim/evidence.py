@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deepssim.base import Found
 from deepssim.calibration import Calibration
 from deepssim.errors import UsageError
-from deepssim.image_ops import Registrar, Transform, evidence_maps, resize_area, warp
+from deepssim.image_ops import Evidence, Registrar, Transform, evidence_maps, resize_area, warp
 from deepssim.matching import Reference, Subject
 from deepssim.parts import EVIDENCE_FIELDS, S1, S2, Floats, Ints, Levels, Part
 from deepssim.working import WORKING_SIDE, Working
@@ -25,6 +25,9 @@ from deepssim.working import WORKING_SIDE, Working
 # Prepared for registration at a time: about 14 bytes for each pixel of these images.
 BATCH_PIXELS = 2**22
 PREPARED_BYTES_PER_PIXEL = 14
+# A pair compared at fewer rows or columns could agree by chance: a few pixels fit any image.
+LEAST_SIDE = 32
+_STATISTICS = frozenset(f.name for f in fields(Evidence))
 
 
 class Verifier:
@@ -122,7 +125,8 @@ class Verifier:
     def examine(self, subjects: Sequence[Subject], rows: Ints, reference: Reference) -> Floats:
         """Register real images onto synthetic ones and measure how they agree.
 
-        Two images of different sizes are compared at the smaller number of rows and of columns, by area averaging.
+        Two images of different sizes are compared at the smaller number of rows and of columns, by area averaging;
+        under `LEAST_SIDE` of either nothing is measured.
 
         Args:
             subjects: n synthetic images.
@@ -131,7 +135,7 @@ class Verifier:
 
         Returns:
             ``(n, k, n_fields)`` by `EVIDENCE_FIELDS`, NaN where there is no candidate. Shifts are pixels of the
-            synthetic image as it was given.
+            synthetic image as it was given. Where nothing was measured, S1 and S2 are -1 and the overlap is 0.
         """
         out = np.full((*rows.shape, len(EVIDENCE_FIELDS)), np.nan, np.float32)
         first = 0
@@ -151,6 +155,10 @@ class Verifier:
         for i, place in zip(*(axis.tolist() for axis in np.nonzero(rows >= 0)), strict=True):
             by_size[_common_size(subjects[i].working, real[int(rows[i, place])])].append((i, place))
         for size, pairs in by_size.items():
+            if min(size) < LEAST_SIDE:
+                for i, place in pairs:
+                    out[i, place] = _NOTHING
+                continue
             numbers = {row: n for n, row in enumerate(sorted({int(rows[i, place]) for i, place in pairs}))}
             registrar = Registrar(_fit(real[row], size) for row in numbers)
             images = sorted({i for i, _ in pairs})
@@ -171,6 +179,11 @@ class Verifier:
                         moved, shift_rows=moved.shift_rows * down, shift_columns=moved.shift_columns * right
                     )
                     out[i, place] = (*astuple(evidence), *astuple(moved))
+
+
+_NOTHING = tuple(
+    {"overlap": 0.0, "scale": 1.0}.get(name, -1.0 if name in _STATISTICS else 0.0) for name in EVIDENCE_FIELDS
+)
 
 
 def lay_onto(subject: Subject, real: Working, transform: Transform) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -91,6 +91,7 @@ class Outcome:
         pairs: The nearest pairs of all, at most two for a real image.
         n_identical: Synthetic images whose pixels equal those of a real image.
         n_leaks: Pairs written to ``leaks.parquet``.
+        n_too_small: Synthetic images of which no candidate could be verified, since one of the two is too small.
     """
 
     n_synthetic: int
@@ -101,6 +102,7 @@ class Outcome:
     pairs: list[Pair]
     n_identical: int = 0
     n_leaks: int = 0
+    n_too_small: int = 0
 
 
 def histogram(values: Floats) -> Ints:
@@ -209,6 +211,8 @@ class Collector:
         outcome.n_synthetic += len(part)
         outcome.flags.add(self.real.codes[part.rows[:, 0]], part.levels[:, 0])
         outcome.histogram += histogram(part.values[:, 0])
+        if part.is_verified:
+            outcome.n_too_small += int(np.count_nonzero(part.evidence[:, 0, EVIDENCE_FIELDS.index("overlap")] == 0))
         identical = pc.is_in(table["pixel_hash"], value_set=self.real_hashes)
         outcome.n_identical += int(pc.sum(identical).as_py() or 0)
         first, last = np.searchsorted(self.wanted, [part.first_row, part.first_row + len(part)])

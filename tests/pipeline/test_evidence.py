@@ -227,6 +227,23 @@ def test_batches_and_threads_change_no_bit(moved, reference, monkeypatch):
         assert found.tobytes() == expected.tobytes()
 
 
+def test_a_handful_of_pixels_proves_nothing(moved, reference):
+    tiny = Subject(np.array([[0, 255]], np.uint8), 1, 2)
+    verifier = Verifier(load_calibration("verified"))
+    found = verifier.examine([tiny], np.array([[0, 1]]), reference)
+    assert (found[..., S1] == -1).all()
+    assert evidence_of(found[0, 0])[0].overlap == 0
+    assert verifier.levels(found).tolist() == [[0, 0]]
+
+
+def test_small_images_are_counted_in_a_warning(moved, tmp_path):
+    for number in range(2):
+        save(tmp_path / "synthetic" / f"{number}.png", np.random.default_rng(number).random((20, 20)))
+    result = audit(moved / "real", tmp_path / "synthetic", tmp_path / "out", options=run_options())
+    assert result.summary["synthetic_flagged"]["flagged"] == 0
+    assert any(warning.startswith("2 synthetic images could not be verified") for warning in result.summary["warnings"])
+
+
 def test_levels_follow_s1_then_s2():
     calibration = Calibration("x", Threshold(0.75), Threshold(0.25, ">"), source="", stage="verified")
     rows = np.zeros((6, len(EVIDENCE_FIELDS)), np.float32)
