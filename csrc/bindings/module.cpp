@@ -12,4 +12,5 @@ PYBIND11_MODULE(_core, m) {
     register_image(m);
     register_similarity(m);
     register_registration(m);
+    register_registered(m);
 }

@@ -13,5 +13,6 @@ void register_merge(pybind11::module_& m);
 void register_image(pybind11::module_& m);
 void register_similarity(pybind11::module_& m);
 void register_registration(pybind11::module_& m);
+void register_registered(pybind11::module_& m);
 
 }  // namespace deepssim::bindings

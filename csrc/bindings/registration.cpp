@@ -3,10 +3,8 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "arrays.hpp"
@@ -14,6 +12,7 @@
 #include "deepssim/registration.hpp"
 #include "register.hpp"
 #include "signals.hpp"
+#include "transforms.hpp"
 
 namespace deepssim::bindings {
 
@@ -24,22 +23,6 @@ namespace {
 using Images = std::vector<const RegistrationImage*>;
 
 py::ssize_t size(std::size_t n) { return static_cast<py::ssize_t>(n); }
-
-// is_mirrored, angle, row shift, column shift, scale.
-using Numbers = std::tuple<bool, double, double, double, double>;
-
-Transform as_transform(const Numbers& numbers) {
-    const auto& [is_mirrored, angle, rows, columns, scale] = numbers;
-    // Written so that NaN fails too.
-    if (!(std::abs(angle) <= 1e6 && std::abs(rows) <= 1e6 && std::abs(columns) <= 1e6)) {
-        throw InvalidInput("the transform's angle or shift is not finite or over a million");
-    }
-    if (!(scale >= 0.1 && scale <= 10.0)) throw InvalidInput("the transform's scale is outside 0.1 to 10");
-    return {is_mirrored, angle, rows, columns, scale};
-}
-Numbers as_numbers(const Transform& t) {
-    return {t.is_mirrored, t.angle_degrees, t.shift_rows, t.shift_columns, t.scale};
-}
 
 // What verify() writes for a pair.
 constexpr std::size_t kColumns = 11;

@@ -242,3 +242,11 @@ def transform_matrix(
 def inverse_transform(
     transform: tuple[bool, float, float, float, float]
 ) -> tuple[bool, float, float, float, float]: ...
+def registered_similarity(
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    transform: tuple[bool, float, float, float, float],
+    *,
+    with_maps: bool = False,
+    isa: str = "",
+) -> tuple[float, float, float, float, float, NDArray[np.float32], NDArray[np.float32]]: ...

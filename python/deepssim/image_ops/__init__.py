@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from deepssim.image_ops.grey import unit_grey
+from deepssim.image_ops.registered import (
+    RegisteredMaps,
+    RegisteredSimilarity,
+    registered_maps,
+    registered_similarity,
+)
 from deepssim.image_ops.registration import (
     Evidence,
     EvidenceMaps,
@@ -23,6 +29,8 @@ __all__ = [
     "FLIPS",
     "Evidence",
     "EvidenceMaps",
+    "RegisteredMaps",
+    "RegisteredSimilarity",
     "Registrar",
     "Registration",
     "Transform",
@@ -34,6 +42,8 @@ __all__ = [
     "make_views",
     "ncc",
     "register",
+    "registered_maps",
+    "registered_similarity",
     "resize_area",
     "similarity_matrix",
     "similarity_pairs",

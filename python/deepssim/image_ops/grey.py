@@ -47,7 +47,7 @@ def unit_grey(pixels: NDArray[Any]) -> NDArray[np.float32]:
         raise ValueError(f"a grey image must have two dimensions (rows, columns), not {image.ndim}")
     if image.size == 0:
         raise ValueError("the image is empty; give one with pixels")
-    grey = image.astype(np.float64)
+    grey: NDArray[np.float64] = image.astype(np.float64)
     least, most = float(grey.min()), float(grey.max())
     if not (np.isfinite(least) and np.isfinite(most)):
         raise ValueError("the image holds NaN or infinity; replace such pixels first")
@@ -61,4 +61,5 @@ def unit_grey(pixels: NDArray[Any]) -> NDArray[np.float32]:
     low, high = np.percentile(grey, [_PERCENT_OUTSIDE, 100 - _PERCENT_OUTSIDE])
     if low == high:
         low, high = 0.0, 1.0
-    return np.asarray(np.clip((grey - low) / (high - low), 0, 1), np.float32)
+    scaled: NDArray[np.float64] = np.clip((grey - low) / (high - low), 0, 1)
+    return scaled.astype(np.float32)

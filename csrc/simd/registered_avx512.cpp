@@ -1,0 +1,9 @@
+// AVX-512.
+#include "registered-inl.hpp"
+#include "registered_kernels.hpp"
+
+namespace deepssim::simd {
+
+extern const RegisteredKernels kRegisteredAvx512 = {moments_body, structure_body, features_body};
+
+}  // namespace deepssim::simd
