@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from deepssim.disk import make_private_folder, remove_leftovers, write_json
 from deepssim.embed import EmbeddedChunk, Encoder, embed_listing
 from deepssim.errors import DeepSSIMError, ImageError, StoreError
-from deepssim.images import Image, ImageOptions, Listing, read_image
+from deepssim.images import Image, ImageOptions, Listing, listing_signature, read_image
 from deepssim.matching import Matcher, Subject
 from deepssim.parts import Part
 from deepssim.progress import Progress
@@ -124,16 +124,7 @@ class SyntheticImages:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the listing with size and times of every file: a change of content shows in ctime."""
-        digest = hashlib.sha256(repr(self.listing.options).encode("utf-8", "surrogateescape"))
-        for entry in self.listing.files:
-            try:
-                stat = (self.listing.root / entry.path).stat()
-                signature = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-            except OSError:
-                signature = (-1, -1, -1, -1)
-            line = repr((entry.path, entry.id, entry.group, entry.format, signature))
-            digest.update(line.encode("utf-8", "surrogateescape"))
-        return {"root": str(self.listing.root), "files": digest.hexdigest()}
+        return {"root": str(self.listing.root), "files": listing_signature(self.listing)}
 
     def options(self) -> dict[str, str] | None:
         """Return how volumes are cut."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from deepssim.images.formats import READER_VERSION, decoder_versions
 from deepssim.images.listing import list_images
-from deepssim.images.stream import listing_digest, read_image, read_tasks
+from deepssim.images.stream import listing_digest, listing_signature, read_image, read_tasks
 from deepssim.images.types import (
     COUNTED_CODES,
     SKIP_CODES,
@@ -36,6 +36,7 @@ __all__ = [
     "decoder_versions",
     "list_images",
     "listing_digest",
+    "listing_signature",
     "read_image",
     "read_tasks",
 ]
