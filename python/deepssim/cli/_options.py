@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+MOST_SIDE = 65536
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
@@ -29,6 +30,19 @@ class Bytes(click.ParamType[int]):
         if match is None or match[2] not in UNITS:
             self.fail(f"{value!r} is not a size such as 512MiB or 2G", param, ctx)
         return int(float(match[1]) * UNITS[match[2]])
+
+
+class Dimensions(click.ParamType[tuple[int, int]]):
+    """Rows and columns of an image: ``136x112``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Read the text."""
+        match = re.fullmatch(r"\s*(\d{1,5})\s*[xX]\s*(\d{1,5})\s*", str(value))
+        if match is None or not (0 < int(match[1]) <= MOST_SIDE and 0 < int(match[2]) <= MOST_SIDE):
+            self.fail(f"{value!r} is no size in pixels, rows x columns, such as 256x256", param, ctx)
+        return int(match[1]), int(match[2])
 
 
 def _apply(options: list[Callable[[F], F]], function: F) -> F:
@@ -60,6 +74,16 @@ def image_options(function: F) -> F:
                 help="Who is the patient of a real image: auto (manifest column, NIfTI volume, DICOM PatientID), "
                 "parent (name of the folder), regex:PATTERN (first group of a match in the path), none.",
             ),
+            volume_options,
+        ],
+        function,
+    )
+
+
+def volume_options(function: F) -> F:
+    """Add what says which images files hold."""
+    return _apply(
+        [
             click.option(
                 "--slices",
                 default="middle",

@@ -1,0 +1,444 @@
+"""Matrices of image similarity: every real image against every synthetic one, in bounded memory and resumable.
+
+Work under way lies in a folder beside the result whose name carries the fingerprint of everything that the numbers
+depend on. The result gets its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepssim.disk import FILE_MODE, locked, make_private_folder, remove_leftovers, replacing, write_json
+from deepssim.errors import DeepSSIMError, MemoryLimitError, UsageError
+from deepssim.image_ops import similarity_matrix
+from deepssim.image_ops.similarity import Window
+from deepssim.images import ImageOptions, Listing, Skipped, list_images, listing_signature
+from deepssim.pixel_set import PixelRules, PixelSet, Size, read_pixel_set
+from deepssim.progress import Progress, Silent
+from deepssim.tables import safe_cell
+
+__all__ = ["MatrixKind", "MatrixOptions", "MatrixResult", "compute_matrix"]
+
+MatrixKind = Literal["ssim", "fsim", "ncc"]
+
+# Images on each side of a tile: what is done again after a kill, and what a tile's terms are computed for.
+_TILE_SIDE = 1024
+_LEAST_SIDE = {"fsim": 2, "ncc": 1}
+_LEAST_WINDOW = {"uniform": 7, "gaussian": 11}
+_HALF_STEP = 0.0005  # of float16 below 1
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixOptions:
+    """What is computed, and how.
+
+    Args:
+        kind: "ssim", "fsim" or "ncc", as `deepssim.image_ops` defines them.
+        window: Of SSIM.
+        data_range: Of SSIM: the range of grey values; None: largest less smallest of each pair's real image.
+        with_z_score: Of SSIM: whether images are compared less their mean over their standard deviation.
+        size: Rows and columns that all images are resized to by area averaging; None: they must have one size.
+        images: How both sets are read.
+        memory_limit: Bytes for the images held at a time; 0: no limit. Terms of the comparison take 64 MiB more.
+        threads: 0: all processors that this process may use.
+        max_skipped: Share of a set that may be left out before the result counts as incomplete.
+    """
+
+    kind: MatrixKind = "ssim"
+    window: Window = "uniform"
+    data_range: float | None = None
+    with_z_score: bool = True
+    size: Size | None = None
+    images: ImageOptions = field(default_factory=ImageOptions)
+    memory_limit: int = 2 * 2**30
+    threads: int = 0
+    max_skipped: float = 0.01
+
+    def rules(self) -> PixelRules:
+        """Return what happens to every image."""
+        least = _LEAST_WINDOW[self.window] if self.kind == "ssim" else _LEAST_SIDE[self.kind]
+        return PixelRules(self.size, self.kind == "fsim", least)
+
+    def tile_side(self, size: Size) -> int:
+        """Return how many images of a size each side of a tile has.
+
+        Raises:
+            MemoryLimitError: The limit does not hold one image a side.
+        """
+        if self.memory_limit == 0:
+            return _TILE_SIDE
+        # Tiles of results are small beside images, but not beside tiny ones.
+        image_bytes = size[0] * size[1] * 4
+        side = min(_TILE_SIDE, self.memory_limit // (2 * image_bytes + 4 * _TILE_SIDE))
+        if side < 1:
+            least = 2 * image_bytes + 4 * _TILE_SIDE
+            raise MemoryLimitError(f"a memory limit of {self.memory_limit:,} bytes holds no two images of "
+                                   f"{size[0]} x {size[1]} pixels: give at least {least:,}", least)  # fmt: skip
+        return side
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixResult:
+    """What was written.
+
+    Attributes:
+        out: The matrix, ``(n_real, n_synthetic)``.
+        real_index: Which image each row is.
+        synthetic_index: Which image each column is.
+        skipped: What was left out, and why.
+        n_real: Rows.
+        n_synthetic: Columns.
+        size: Rows and columns of the images in pixels.
+        n_real_skipped: Real inputs that should have been images and are none.
+        n_synthetic_skipped: Synthetic ones.
+        n_resized: Images of both sets that had another size.
+        n_scaled: Images of both sets whose grey values were scaled to 0 to 255 (FSIM alone).
+        too_many_skipped: Whether more of a set was left out than allowed.
+        seconds: Of comparing, in this run.
+    """
+
+    out: Path
+    real_index: Path
+    synthetic_index: Path
+    skipped: Path
+    n_real: int
+    n_synthetic: int
+    size: Size
+    n_real_skipped: int
+    n_synthetic_skipped: int
+    n_resized: int
+    n_scaled: int
+    too_many_skipped: bool
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+
+class _Grid:
+    """A float32 ``.npy`` that is filled tile by tile, and how many tiles are in it."""
+
+    def __init__(self, folder: Path, n_rows: int, n_columns: int, side: int) -> None:
+        self.path, self.shape, self.side = folder / "matrix.npy", (n_rows, n_columns), side
+        self._done = folder / "tiles.json"
+        self.tiles = [(row, column) for row in range(0, n_rows, side) for column in range(0, n_columns, side)]
+        self._header = self._write_header()
+        self.n_done = self._read_done()
+
+    def _write_header(self) -> int:
+        """Make the file where it is missing; return where its numbers start."""
+        header = {"descr": "<f4", "fortran_order": False, "shape": self.shape}
+        if not self.path.exists():
+            self._done.unlink(missing_ok=True)  # before there is a file that it would be taken for
+        with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, FILE_MODE), "r+b") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            length = file.tell()
+            file.truncate(length + 4 * self.shape[0] * self.shape[1])
+        return length
+
+    def _read_done(self) -> int:
+        try:
+            return int(json.loads(self._done.read_text(encoding="utf-8"))["tiles"])
+        except FileNotFoundError:
+            return 0
+
+    def extent(self, tile: tuple[int, int]) -> tuple[slice, slice]:
+        """Return the rows and columns of a tile."""
+        stops = [min(start + self.side, n) for start, n in zip(tile, self.shape, strict=True)]
+        return slice(tile[0], stops[0]), slice(tile[1], stops[1])
+
+    def write(self, tile: tuple[int, int], values: NDArray[np.float32]) -> None:
+        """Write a tile; it counts from the moment its number is on the disk."""
+        rows, columns = self.extent(tile)
+        # Not through a map: where the disk is full, that would kill the process.
+        with self.path.open("r+b", buffering=0) as file:
+            for row, line in zip(range(rows.start, rows.stop), values, strict=True):
+                data = memoryview(line.astype("<f4", copy=False).tobytes())
+                place = self._header + 4 * (row * self.shape[1] + columns.start)
+                while data:
+                    n_written = os.pwrite(file.fileno(), data, place)
+                    data, place = data[n_written:], place + n_written
+            os.fsync(file.fileno())
+        self.n_done += 1
+        write_json(self._done, {"tiles": self.n_done})
+
+    def rows(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the finished matrix, some rows at a time."""
+        values = np.load(self.path, mmap_mode="r")
+        step = max(1, 2**22 // max(1, self.shape[1]))
+        for first in range(0, self.shape[0], step):
+            yield np.array(values[first : first + step])
+
+
+def compute_matrix(
+    real: str | Path,
+    synthetic: str | Path,
+    out: Path,
+    options: MatrixOptions | None = None,
+    *,
+    real_index: Path | None = None,
+    synthetic_index: Path | None = None,
+    progress: Progress | None = None,
+) -> MatrixResult:
+    """Compare every real image with every synthetic one, and write the matrix.
+
+    Killed and started again with the same images and options it goes on at the last whole tile (1,024 x 1,024 pairs
+    at most). Images are decoded once, into a work folder beside `out` that is removed at the end.
+
+    Args:
+        real: Folder, file or manifest, as `list_images` takes them.
+        synthetic: The same.
+        out: ``.npy``: dense float32 ``(n_real, n_synthetic)``, with the indices as CSV (row or column, id, path).
+            ``.npz``: what the reference implementation of DeepSSIM reads: key ``data``, float16 (steps of .0005 below
+            1), with the indices as ``.npz``, key ``data``, strings ``<folder>___<stem>``.
+        options: What is computed.
+        real_index: Where to write what the rows are; None: beside `out`, as ``NAME.real.csv`` or ``NAME.real.npz``.
+        synthetic_index: What the columns are; None: ``NAME.synthetic.csv`` or ``NAME.synthetic.npz``.
+        progress: Told of what is done.
+
+    Returns:
+        What was written. ``NAME.skipped.csv`` lists what was left out.
+
+    Raises:
+        UsageError: Images differ in size, are too small, or none of a set can be used; `out` has another suffix.
+        MemoryLimitError: The memory limit is too small.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     stack = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
+        ...     np.save(Path(folder, "stack.npy"), stack)
+        ...     done = compute_matrix(Path(folder, "stack.npy"), Path(folder, "stack.npy"), Path(folder, "m.npy"))
+        ...     np.load(done.out).diagonal()
+        array([1., 1., 1.], dtype=float32)
+    """
+    options = options or MatrixOptions()
+    progress = progress or Silent()
+    out = out.absolute()
+    targets = _Targets.of(out, real_index, synthetic_index)
+    listings = (list_images(real, options.images), list_images(synthetic, options.images))
+    make_parent(out)
+    work = _work_folder(out, _fingerprint(listings, options))
+    with locked(make_private_folder(work)):
+        remove_leftovers(work)
+        _remove_stale(out, work)
+        try:
+            sets = _read_sets(listings, work, options, progress)
+            names = [_names(one, listing) for one, listing in zip(sets, listings, strict=True)] if (
+                targets.is_reference) else []  # fmt: skip
+            grid = _Grid(work, len(sets[0]), len(sets[1]), options.tile_side(sets[0].size))
+            started = time.monotonic()
+            _fill(grid, sets, options, progress)
+            seconds = time.monotonic() - started
+            targets.write_indices(sets, names)
+            targets.write_matrix(grid)
+        except DeepSSIMError:
+            # The same command would fail again: nothing to go on from, and pixels of patients are in there.
+            shutil.rmtree(work)
+            raise
+        shutil.rmtree(work)
+    n_left_out = [one.n_skipped for one in sets]
+    return MatrixResult(
+        targets.out, targets.real, targets.synthetic, targets.skipped, len(sets[0]), len(sets[1]), sets[0].size,
+        n_left_out[0], n_left_out[1], sum(one.n_resized for one in sets), sum(one.n_scaled for one in sets),
+        any(n > options.max_skipped * (n + len(one)) for n, one in zip(n_left_out, sets, strict=True)),
+        round(seconds, 3),
+    )  # fmt: skip
+
+
+def make_parent(path: Path) -> None:
+    """Make the folder that a file goes to.
+
+    Raises:
+        UsageError: It cannot be made, or the file is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {path.parent}: {error.strerror}") from error
+
+
+def _fingerprint(listings: Sequence[Listing], options: MatrixOptions) -> str:
+    facts = {
+        "images": [(str(listing.root), listing.source, listing_signature(listing)) for listing in listings],
+        "options": {key: value for key, value in asdict(options).items() if key not in ("threads", "max_skipped")},
+    }
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _work_folder(out: Path, fingerprint: str) -> Path:
+    return out.with_name(f".{out.name}.work-{fingerprint}")
+
+
+def _remove_stale(out: Path, work: Path) -> None:
+    """Remove what runs of this result with other images or options left."""
+    ours = re.compile(rf"\.{re.escape(out.name)}\.work-[0-9a-f]{{16}}")
+    for folder in out.parent.iterdir():
+        if folder != work and ours.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+            with locked(folder):
+                shutil.rmtree(folder)
+
+
+def _read_sets(
+    listings: tuple[Listing, Listing], work: Path, options: MatrixOptions, progress: Progress
+) -> tuple[PixelSet, PixelSet]:
+    found: list[PixelSet] = []
+    for name, listing in zip(("real", "synthetic"), listings, strict=True):
+        with progress.track(f"{name} images", listing.n_expected) as advance:
+            like = found[0] if found else None
+            found.append(
+                read_pixel_set(
+                    listing, work / f"{name}.bin", options.rules(), like=like, threads=options.threads or None,
+                    progress=advance,
+                )
+            )  # fmt: skip
+    return found[0], found[1]
+
+
+def _fill(grid: _Grid, sets: tuple[PixelSet, PixelSet], options: MatrixOptions, progress: Progress) -> None:
+    if grid.n_done:
+        progress.status(f"continuing after {grid.n_done:,} of {len(grid.tiles):,} tiles")
+    is_ssim = options.kind == "ssim"
+    with progress.track("pairs", grid.shape[0] * grid.shape[1]) as advance:
+        advance(sum(_count(grid.extent(tile)) for tile in grid.tiles[: grid.n_done]))
+        held_rows = None
+        real = np.empty((0, 0, 0), np.float32)
+        for tile in grid.tiles[grid.n_done :]:
+            rows, columns = grid.extent(tile)
+            if held_rows != rows:
+                real = real[:0]  # before the next are read: the bound on memory
+                real = sets[0].read(rows.start, rows.stop)
+                held_rows = rows
+            synthetic = sets[1].read(columns.start, columns.stop)
+            try:
+                values = similarity_matrix(
+                    options.kind,
+                    real,
+                    synthetic,
+                    data_range=options.data_range if is_ssim else None,
+                    window=options.window,
+                    with_z_score=options.with_z_score and is_ssim,
+                    threads=options.threads,
+                )
+            except ValueError as error:
+                raise UsageError(f"real images {rows.start} to {rows.stop - 1} with synthetic images "
+                                 f"{columns.start} to {columns.stop - 1}: {error}") from error  # fmt: skip
+            grid.write(tile, values.astype(np.float32, copy=False))
+            advance(_count((rows, columns)))
+
+
+def _count(extent: tuple[slice, slice]) -> int:
+    rows, columns = (len(range(one.start, one.stop)) for one in extent)
+    return rows * columns
+
+
+def _names(images: PixelSet, listing: Listing) -> list[str]:
+    """Return the names by which the reference implementation knows images: ``<folder>___<stem>``.
+
+    Raises:
+        UsageError: Two images would have one name.
+    """
+    names: dict[str, str] = {}
+    for image_id, path in zip(images.ids, images.paths, strict=True):
+        file = PurePosixPath(path)
+        folder = file.parent.name or listing.root.name
+        frame = image_id[len(path) :] if image_id.startswith(f"{path}#") else ""
+        name = f"{folder}___{file.stem}{frame}"
+        if name in names:
+            raise UsageError(
+                f"'{names[name]}' and '{image_id}' would both be called '{name}' in the reference's files: "
+                "give --out a name that ends in .npy"
+            )
+        names[name] = image_id
+    return list(names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Targets:
+    """The files of a result."""
+
+    out: Path
+    real: Path
+    synthetic: Path
+    skipped: Path
+    is_reference: bool
+
+    @classmethod
+    def of(cls, out: Path, real: Path | None, synthetic: Path | None) -> _Targets:
+        if out.suffix not in (".npy", ".npz"):
+            raise UsageError(f"{out.name} must end in .npy (float32) or .npz (the reference's float16 file)")
+        suffix = ".npz" if out.suffix == ".npz" else ".csv"
+        targets = cls(
+            out,
+            (real or out.with_suffix(f".real{suffix}")).absolute(),
+            (synthetic or out.with_suffix(f".synthetic{suffix}")).absolute(),
+            out.with_suffix(".skipped.csv"),
+            out.suffix == ".npz",
+        )
+        if len({targets.out, targets.real, targets.synthetic, targets.skipped}) < 4:
+            raise UsageError("the matrix and its two indices need three different names")
+        for index in (targets.real, targets.synthetic):
+            if index.suffix != suffix:
+                raise UsageError(f"{index.name} must end in {suffix}, since {out.name} ends in {out.suffix}")
+        return targets
+
+    def write_indices(self, sets: Sequence[PixelSet], names: Sequence[list[str]]) -> None:
+        """Write what rows and columns are, and what was left out."""
+        for k, (path, place) in enumerate(((self.real, "row"), (self.synthetic, "column"))):
+            make_parent(path)
+            if self.is_reference:
+                with replacing(path) as temporary, temporary.open("wb") as file:
+                    np.savez(file, data=np.array(names[k]))
+            else:
+                rows = enumerate(zip(sets[k].ids, sets[k].paths, strict=True))
+                _write_csv(path, (place, "id", "path"), ((n, *texts) for n, texts in rows))
+        left_out = [(name, item) for name, one in zip(("real", "synthetic"), sets, strict=True) for item in one.skipped]
+        _write_csv(self.skipped, ("set", "id", "path", "code", "reason"), map(_skipped_row, left_out))
+
+    def write_matrix(self, grid: _Grid) -> None:
+        """Give the matrix its name, or make the reference's file of it."""
+        if not self.is_reference:
+            grid.path.replace(self.out)
+            return
+        with (
+            replacing(self.out) as temporary,
+            zipfile.ZipFile(temporary, "w") as archive,
+            archive.open("data.npy", "w", force_zip64=True) as member,
+        ):
+            header = {"descr": "<f2", "fortran_order": False, "shape": grid.shape}
+            np.lib.format.write_array_header_1_0(member, header)
+            for rows in grid.rows():
+                member.write(rows.astype("<f2").tobytes())
+
+
+def _skipped_row(entry: tuple[str, Skipped]) -> tuple[str, ...]:
+    name, item = entry
+    return name, item.id, item.path, item.code, item.reason
+
+
+def _write_csv(path: Path, names: Sequence[str], rows: Any) -> None:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
+    ):
+        writer = csv.writer(out)
+        writer.writerow(names)
+        writer.writerows([safe_cell(value) for value in row] for row in rows)
