@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deepssim.disk import replacing, write_json
 from deepssim.errors import UsageError
-from deepssim.image_ops import resize_area, unit_grey
+from deepssim.image_ops import byte_grey, is_byte_image, resize_area
 from deepssim.images import COUNTED_CODES, Image, Listing, Skipped, read_tasks
 
 __all__ = ["PixelRules", "PixelSet", "Size"]
@@ -32,7 +32,7 @@ class PixelRules:
         size: Rows and columns in pixels that every image is brought to by area averaging; None: all must have one
             size.
         with_byte_range: Whether grey values must lie between 0 and 255: an image that is no 8-bit image is then
-            scaled to them by `unit_grey`.
+            scaled to them by `byte_grey`.
         least_side: Fewest rows and columns of an image, in pixels.
     """
 
@@ -120,8 +120,8 @@ class _Reader:
             self.skipped.append(item)
             return
         pixels = item.pixels
-        if self.rules.with_byte_range and not _is_bytes(pixels):
-            pixels = unit_grey(pixels) * np.float32(255)
+        if self.rules.with_byte_range and not is_byte_image(pixels):
+            pixels = byte_grey(pixels)
             self.n_scaled += 1
         pixels = self._sized(item, pixels)
         if pixels.min() == pixels.max():
@@ -204,7 +204,3 @@ def _results(listing: Listing, threads: int | None) -> Iterator[list[Image | Ski
             yield result.items
     finally:
         results.close()  # type: ignore[attr-defined]  # stops the threads now, not when it is collected
-
-
-def _is_bytes(pixels: NDArray[np.float32]) -> bool:
-    return bool(pixels.min() >= 0 and pixels.max() <= 255 and (pixels == np.rint(pixels)).all())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepssim.image_ops.grey import unit_grey
+from deepssim.image_ops.grey import byte_grey, is_byte_image, unit_grey
 from deepssim.image_ops.registered import (
     RegisteredMaps,
     RegisteredSimilarity,
@@ -36,9 +36,11 @@ __all__ = [
     "Transform",
     "ViewGrid",
     "ViewOf",
+    "byte_grey",
     "evidence",
     "evidence_maps",
     "fsim",
+    "is_byte_image",
     "make_views",
     "ncc",
     "register",

@@ -7,12 +7,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["unit_grey"]
+__all__ = ["byte_grey", "is_byte_image", "unit_grey"]
 
 _MOST_BYTE = 255
 # Part of the pixels, in percent, that may lie outside the window at each end: a burnt-in marker or a dead detector
 # element must not decide how dark the rest becomes.
 _PERCENT_OUTSIDE = 0.05
+
+
+def is_byte_image(pixels: NDArray[Any]) -> bool:
+    """Say whether all values are whole numbers from 0 to 255, whatever their dtype.
+
+    Example:
+        >>> is_byte_image(np.array([[0.0, 255.0]])), is_byte_image(np.array([[0.0, 256.0]]))
+        (True, False)
+    """
+    return bool(((pixels >= 0) & (pixels <= _MOST_BYTE) & (pixels == np.rint(pixels))).all())
+
+
+def byte_grey(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Bring grey values to the range from 0 to 255 that FSIM is defined on.
+
+    Args:
+        pixels: As `unit_grey` takes them.
+
+    Returns:
+        A new float32 array: the values of an 8-bit image, and 255 times `unit_grey` of any other.
+
+    Raises:
+        TypeError: As `unit_grey`.
+        ValueError: As `unit_grey`.
+
+    Example:
+        >>> byte_grey(np.array([[0, 7]], np.uint8)), byte_grey(np.array([[0, 4095]]))
+        (array([[0., 7.]], dtype=float32), array([[  0., 255.]], dtype=float32))
+    """
+    unit = unit_grey(pixels)
+    return np.asarray(pixels).astype(np.float32) if is_byte_image(pixels) else unit * np.float32(_MOST_BYTE)
 
 
 def unit_grey(pixels: NDArray[Any]) -> NDArray[np.float32]:
@@ -51,7 +82,7 @@ def unit_grey(pixels: NDArray[Any]) -> NDArray[np.float32]:
     least, most = float(grey.min()), float(grey.max())
     if not (np.isfinite(least) and np.isfinite(most)):
         raise ValueError("the image holds NaN or infinity; replace such pixels first")
-    if least >= 0 and most <= _MOST_BYTE and bool((grey == np.rint(grey)).all()):
+    if is_byte_image(grey):
         return (grey / _MOST_BYTE).astype(np.float32)
     # Percentiles in units of the range: between neighbours of +-1e308 the interpolation would overflow.
     span = most / 2 - least / 2
