@@ -42,12 +42,22 @@ def display_png(pixels: NDArray[np.float32]) -> bytes:
 def agreement_png(local_correlation: NDArray[np.float32]) -> bytes:
     """Return a map of local correlations as PNG: 1 to 255 for -1 to 1, 0 where it is NaN."""
     level = np.round(127 * np.clip(local_correlation.astype(np.float64), -1, 1)) + 128
-    return _png(np.where(np.isnan(level), 0, level).astype(np.uint8))
+    inside = ~np.isnan(level)
+    picture, mask = (
+        _small(np.where(inside, values, 0).astype(np.uint8)) for values in (level, np.full_like(level, 255))
+    )
+    # Where a pixel of the small map is only partly inside, its mean would pass for disagreement.
+    return _png(np.where(np.asarray(mask) == 255, np.asarray(picture), 0).astype(np.uint8))
+
+
+def _small(levels: NDArray[np.uint8]) -> Pillow.Image:
+    picture = Pillow.fromarray(levels)
+    picture.thumbnail((LONGER_SIDE, LONGER_SIDE), Pillow.Resampling.BOX)
+    return picture
 
 
 def _png(levels: NDArray[np.uint8]) -> bytes:
-    picture = Pillow.fromarray(levels)
-    picture.thumbnail((LONGER_SIDE, LONGER_SIDE), Pillow.Resampling.BOX)
+    picture = _small(levels)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -142,6 +152,7 @@ def _write_evidence(
         "s1": evidence.s1,
         "s2": evidence.s2,
         "overlap": evidence.overlap,
+        "screening_rank": pair.screening_rank,
         "transform": str(transform),
         "aligned_png": names[0],
         "agreement_png": names[1],

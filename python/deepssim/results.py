@@ -60,6 +60,7 @@ class Pair:
     Attributes:
         value: What decides; see `deepssim.parts`.
         score: Screening score.
+        screening_rank: Its place by screening score, from 1.
         level: 0 unrelated, 1 near, 2 exact.
         evidence: By `EVIDENCE_FIELDS`; empty if the pair was not verified.
         synthetic_row: Number of the synthetic image.
@@ -70,6 +71,7 @@ class Pair:
 
     value: float
     score: float
+    screening_rank: int
     level: int
     evidence: tuple[float, ...]
     synthetic_row: int
@@ -292,6 +294,7 @@ def _best_pairs(held: list[Pair], part: Part, table: pa.Table) -> list[Pair]:
         Pair(
             float(values[i]),
             float(part.scores[i, 0]),
+            int(part.screening_ranks[i, 0]),
             int(part.levels[i, 0]),
             tuple(part.evidence[i, 0].tolist()),
             part.first_row + i,

@@ -22,14 +22,27 @@ LIMITS = (
     "Similarity alone does not prove anonymity: that no copy was found does not show that no patient can be "
     "recognised or that membership in the training set cannot be inferred.",
     "A flag is a likeness, not a proof of copying: two patients, or two images of one patient, can look alike.",
-    "Copies that the metric does not see are not counted. What it tolerates is named with the metric.",
     "The thresholds were chosen on other images: on yours they may flag more or less. A holdout of comparable "
     "images that the generator never saw is the way to find out.",
     "Only the images given were examined: another draw of the generator may copy other patients.",
 )
+SCORE_LIMIT = "Copies that the metric does not see are not counted. What it tolerates is named with the metric."
 PIXEL_LIMIT = (
     "The metric pixel compares thumbnails in place. A copy that was mirrored, turned, shifted or zoomed is "
     "missed, and a small local change of a copy is not seen."
+)
+CANDIDATES_LIMIT = (
+    "Only {candidates} of each synthetic image by the screening score, with a cap on those of one patient, "
+    "were laid onto it and compared: a copy whose source is not among them is missed, and more real images and "
+    "patients may be concerned than are counted."
+)
+PIXEL_SCREENING_LIMIT = (
+    "The metric pixel screens by thumbnails in place: the source of a copy that was mirrored, turned, shifted or "
+    "zoomed far may not be among the candidates."
+)
+EXACT_LIMIT = (
+    "Exact means that no place was seen to deviate clearly: a local change of about a pixel, or one where the image "
+    "has no structure, may not be seen."
 )
 
 
@@ -108,6 +121,26 @@ def _control_dict(outcome: Outcome, control: Control) -> dict[str, Any] | None:
     }
 
 
+def _pairs_dict(outcome: Outcome) -> dict[str, Any]:
+    n_over, n_exact = (int(outcome.tally.counts[:, i].sum()) for i in (0, 1))
+    return {
+        "near": n_over - n_exact,
+        "exact": n_exact,
+        "listed": outcome.n_leaks,
+        "truncated": outcome.n_leaks < n_over,
+    }
+
+
+def _histogram_dict(outcome: Outcome) -> dict[str, Any]:
+    counts = outcome.control
+    return {
+        "edges": [round(float(edge), 6) for edge in HISTOGRAM_EDGES],
+        "real": outcome.histogram.tolist(),
+        "real_matched": counts.histogram_real.tolist() if counts else None,
+        "holdout": counts.histogram_holdout.tolist() if counts else None,
+    }
+
+
 def summarize(
     outcome: Outcome,
     real: Reference,
@@ -122,7 +155,7 @@ def summarize(
     warnings: list[str],
 ) -> dict[str, Any]:
     """Return the contents of ``summary.json``."""
-    tally = outcome.tally
+    tally, is_verified = outcome.tally, calibration.stage == "verified"
     flagged = _flag_rate(outcome.flags, real.has_groups, seed)
     n_exact = int(outcome.flags.exact.sum())
     copied = tally.counts[:, 0] > 0
@@ -133,12 +166,12 @@ def summarize(
         patients = proportion_of_patients(n_patients, real.n_groups)
     else:
         copied_rate, patients = image_rate(int(copied.sum()), len(real)), None
-    n_near_pairs, n_exact_pairs = (int(tally.counts[:, i].sum()) for i in (0, 1))
     summary: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "metric": metric,
-        "decided_by": "s1" if calibration.stage == "verified" else "score",
+        "decided_by": "s1" if is_verified else "score",
+        "verification": {"candidates": candidates} if is_verified else None,
         "thresholds": calibration.as_dict(),
         "counts": {name: value.as_dict() if value else None for name, value in counts.items()},
         "synthetic_flagged": {
@@ -155,24 +188,26 @@ def summarize(
             **_rate_dict(copied_rate),
         },
         "patients_copied": {"copied": patients.events, **_rate_dict(patients)} if patients else None,
-        "pairs_over_threshold": {
-            "near": n_near_pairs - n_exact_pairs,
-            "exact": n_exact_pairs,
-            "listed": outcome.n_leaks,
-            "truncated": outcome.n_leaks < n_near_pairs,
-        },
+        "pairs_over_threshold": _pairs_dict(outcome),
         "control": _control_dict(outcome, control) if control else None,
-        "histogram": {
-            "edges": [round(float(edge), 6) for edge in HISTOGRAM_EDGES],
-            "real": outcome.histogram.tolist(),
-            "real_matched": outcome.control.histogram_real.tolist() if outcome.control else None,
-            "holdout": outcome.control.histogram_holdout.tolist() if outcome.control else None,
-        },
-        "limits": [*([PIXEL_LIMIT] if metric["name"] == "pixel" else []), *LIMITS],
+        "histogram": _histogram_dict(outcome),
+        "limits": _limits(str(metric["name"]), candidates if is_verified else None),
         "warnings": warnings,
     }
     summary["verdict"] = _verdict(summary, too_many_skipped)
     return summary
+
+
+def _nearest(candidates: int) -> str:
+    return "the nearest real image" if candidates == 1 else f"the {candidates:,} nearest real images"
+
+
+def _limits(metric: str, candidates: int | None) -> list[str]:
+    """Return what the result does not show; `candidates` is None where pairs were not verified."""
+    if candidates is None:
+        return [*([PIXEL_LIMIT] if metric == "pixel" else []), *LIMITS[:2], SCORE_LIMIT, *LIMITS[2:]]
+    screening = [PIXEL_SCREENING_LIMIT] if metric == "pixel" else []
+    return [CANDIDATES_LIMIT.format(candidates=_nearest(candidates)), *screening, *LIMITS[:2], EXACT_LIMIT, *LIMITS[2:]]
 
 
 def _by_code(real: Reference, copied: NDArray[np.bool_]) -> tuple[Ints, Ints]:
@@ -218,12 +253,24 @@ def _sentence(summary: dict[str, Any], level: str) -> str:
     )
 
 
+def _how(verification: dict[str, Any] | None) -> str:
+    if verification is None:
+        return "No pair was verified in image space: the scores of the metric alone decide."
+    nearest = _nearest(verification["candidates"])
+    were = "was" if verification["candidates"] == 1 else "were"
+    return (
+        f"Verified in image space: {nearest} of each synthetic image {were} laid onto it and compared; others were not "
+        "looked at."
+    )
+
+
 def _verdict(summary: dict[str, Any], too_many_skipped: bool) -> dict[str, Any]:
     level = _level(summary, too_many_skipped)
-    flagged, control = summary["synthetic_flagged"], summary["control"]
+    flagged, control, verification = (summary[key] for key in ("synthetic_flagged", "control", "verification"))
     details = []
     if flagged["flagged"]:
-        details.append(f"{flagged['exact']:,} exact and {flagged['near']:,} near copies, by the nearest real image.")
+        by = "the nearest real image" if verification is None else "the candidate that agrees best"
+        details.append(f"{flagged['exact']:,} exact and {flagged['near']:,} near copies, by {by}.")
     if flagged["identical"]:
         details.append(f"{flagged['identical']:,} synthetic images are identical to a real one in every pixel.")
     if control is not None:
@@ -236,6 +283,7 @@ def _verdict(summary: dict[str, Any], too_many_skipped: bool) -> dict[str, Any]:
         )
     else:
         details.append("There was no holdout: the share that chance alone flags on these images is not known.")
+    details.append(_how(verification))
     if summary["patients_copied"] is None:
         details.append("Figures by patient are not given: the real images have no (or not all a) known patient.")
     if too_many_skipped and level != "incomplete":
