@@ -15,10 +15,20 @@ from deepssim.errors import DeepSSIMError
 
 # The largest of these files is a summary with a histogram: tens of kilobytes.
 _MAX_JSON_BYTES = 64 * 2**20
+# Numbers beyond this were not written by an audit, and their products may be no numbers.
+_MAX = 2**63
 
 
 class ReportError(DeepSSIMError):
     """A report cannot be made: a file of the audit folder is missing, damaged or of another version."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_MAX < value < _MAX
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < _MAX
 
 
 class Fields:
@@ -72,7 +82,7 @@ class Fields:
     def number(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
         """Return a finite number from `low` to `high`."""
         value = self._get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not _is_number(value):
             raise self._bad(key, "must be a finite number")
         if not low <= value <= high:
             raise self._bad(key, f"must lie between {low:g} and {high:g}")
@@ -85,9 +95,9 @@ class Fields:
     def count(self, key: str) -> int:
         """Return a whole number, 0 or more."""
         value = self._get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        if not _is_count(value):
             raise self._bad(key, "must be a whole number, 0 or more")
-        return value
+        return int(value)
 
     def count_or_none(self, key: str) -> int | None:
         """Return a whole number, or None where the field is null or not there."""
@@ -131,14 +141,14 @@ class Fields:
     def numbers(self, key: str) -> tuple[float, ...]:
         """Return a list of finite numbers."""
         values = self._list(key)
-        if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+        if not all(map(_is_number, values)):
             raise self._bad(key, "must be a list of finite numbers")
         return tuple(float(value) for value in values)
 
     def counts(self, key: str) -> tuple[int, ...]:
         """Return a list of whole numbers, 0 or more."""
         values = self._list(key)
-        if not all(type(value) is int and value >= 0 for value in values):
+        if not all(map(_is_count, values)):
             raise self._bad(key, "must be a list of whole numbers, 0 or more")
         return tuple(values)
 
