@@ -47,6 +47,7 @@ class Kind:
     is_hostile: bool = True
     is_noise: bool = False
     has_evidence: bool = True
+    is_verified: bool = False
 
 
 def real_id(index: int, kind: Kind) -> str:
@@ -128,6 +129,16 @@ def _control(kind: Kind, n_flagged: int) -> dict[str, Any] | None:
     }
 
 
+VERIFIED_THRESHOLDS = {
+    "near": {"value": 0.75, "comparison": ">="},
+    "exact": {"value": 0.45, "comparison": ">="},
+    "source": "provisional",
+    "stage": "verified",
+    "domain": "",
+    "base_size": None,
+    "how": "",
+    "false_positive_rate": None,
+}
 THRESHOLDS = {
     "near": {"value": 0.97, "comparison": ">="},
     "exact": {"value": 0.99, "comparison": ">="},
@@ -157,6 +168,7 @@ def summary(kind: Kind) -> dict[str, Any]:
         "holdout": {"images": 100, "groups": 10, "skipped": 0, "ignored": 0} if kind.has_holdout else None,
     }
     n_leaks = kind.n_leaks if n_flagged else 0
+    verified = {"decided_by": "s1", "verification": {"candidates": 4}, "thresholds": VERIFIED_THRESHOLDS}
     return {
         "format": "deepssim-summary",
         "version": 1,
@@ -192,6 +204,7 @@ def summary(kind: Kind) -> dict[str, Any]:
             "Copies that were flipped or turned by more than 10 degrees can be missed by this metric.",
         ],
         "warnings": [f"Real image {real_id(20, kind)} in /secret/hospital/real has been read twice."],
+        **(verified if kind.is_verified else {}),
     }
 
 
@@ -253,6 +266,29 @@ def _phantom(rng: np.random.Generator, size: tuple[int, int], *, is_noise: bool)
     return np.clip(picture, 0, 1)
 
 
+def _write_verified(evidence: Path, index: int, real: np.ndarray, label: str) -> dict[str, Any]:
+    """Write the pictures of a verified pair; returns the fields of its entry."""
+    agreement = np.full(real.shape, 250, np.uint8)
+    if label == "near":
+        agreement[30:60, 40:70] = 110
+    agreement[:5], agreement[:, -7:] = 0, 0  # outside the overlap
+    for name, levels in (("aligned", np.rint(real * 255).astype(np.uint8)), ("agreement", agreement)):
+        note = PngImagePlugin.PngInfo()
+        note.add_text("PatientName", f"patient-{index:04d}^SECRET")
+        Image.fromarray(levels).save(evidence / f"pair-{index:03d}-{name}.png", pnginfo=note)
+    s1 = 0.99 - 0.01 * index if label != "unrelated" else 0.5 - 0.01 * index
+    transforms = ("as it lies", "mirrored, turned -4.2 degrees, moved 3.0 px", "turned 2.0 degrees, scaled by 1.020")
+    return {
+        "s1": s1,
+        "s2": {"exact": 0.8, "near": 0.2, "unrelated": -0.1}[label],
+        "overlap": 0.931,
+        "screening_rank": 1 + index % 4,
+        "transform": transforms[index % 3],
+        "aligned_png": f"pair-{index:03d}-aligned.png",
+        "agreement_png": f"pair-{index:03d}-agreement.png",
+    }
+
+
 def _write_evidence(folder: Path, kind: Kind) -> None:
     rng = np.random.default_rng(0)
     evidence = folder / "evidence"
@@ -283,6 +319,7 @@ def _write_evidence(folder: Path, kind: Kind) -> None:
                 "real_png": f"pair-{index:03d}-real.png",
                 "synthetic_png": f"pair-{index:03d}-synthetic.png",
                 "size": f"{size[0]} x {size[1]}",
+                **(_write_verified(evidence, index, real, label) if kind.is_verified else {}),
             }
         )
     (evidence / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
@@ -291,6 +328,10 @@ def _write_evidence(folder: Path, kind: Kind) -> None:
 def _write_table(path: Path, columns: dict[str, list[Any]], **types: pa.DataType) -> None:
     arrays = {name: pa.array(values, types.get(name)) for name, values in columns.items()}
     pq.write_table(pa.table(arrays), path, row_group_size=10_000)
+
+
+def _statistics(s1: list[float], kind: Kind) -> dict[str, list[Any]]:
+    return {"s1": s1, "s2": [value - 0.3 for value in s1]} if kind.is_verified else {}
 
 
 def _write_copies(folder: Path, kind: Kind) -> None:
@@ -308,6 +349,7 @@ def _write_copies(folder: Path, kind: Kind) -> None:
             "synthetic_path": [synthetic_id(i, kind) for i in rows],
             "score": scores,
             "label": ["exact" if i < 9 else "near" for i in rows],
+            **_statistics([0.99 - 0.2 * i / max(n, 1) for i in rows], kind),
         },
         score=pa.float32(),
         real_group=pa.string(),
@@ -360,6 +402,7 @@ def _write_matches(folder: Path, kind: Kind) -> None:
             "real_group": [group((s + rank) % 400, kind) for s, rank in rows],
             "score": scores,
             "label": ["unrelated"] * len(rows),
+            **_statistics([0.6 - 0.0002 * s - 0.01 * rank for s, rank in rows], kind),
         },
         rank=pa.int32(),
         score=pa.float32(),

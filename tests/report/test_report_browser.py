@@ -42,6 +42,9 @@ def pages(hostile: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {
         "full": write_report(hostile, out=folder / "full.html"),
         "shareable": write_report(hostile, with_images=False, pseudonyms=True, out=folder / "shareable.html"),
+        "verified": write_report(
+            write_audit(folder / "verified", Kind(is_verified=True)), out=folder / "verified.html"
+        ),
         "none": write_report(write_audit(folder / "none", none), out=folder / "none.html"),
     }
 
@@ -68,7 +71,7 @@ class Visit:
         assert self.complaints == []
 
 
-@pytest.mark.parametrize("name", ["full", "shareable", "none"])
+@pytest.mark.parametrize("name", ["full", "verified", "shareable", "none"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 820, 1280])
 def test_the_page_fits_loads_nothing_and_is_styled(
@@ -106,7 +109,7 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize("name", ["full", "none"])
+@pytest.mark.parametrize("name", ["full", "verified", "none"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_enough_contrast(browser: Any, pages: dict[str, Path], name: str, scheme: str):
     visit = Visit(browser, pages[name], viewport={"width": 1280, "height": 800}, color_scheme=scheme)
@@ -122,6 +125,45 @@ def test_hostile_names_are_shown_and_do_nothing(browser: Any, pages: dict[str, P
     assert page.locator("img").count() == 18
     broken = page.evaluate("[...document.images].filter(one => !one.complete || one.naturalWidth === 0).length")
     assert broken == 0
+    visit.close()
+
+
+# Where the pictures of a pair lie in its card, whatever the page has been scrolled to.
+PLACES = """card => Object.fromEntries(['aligned', 'synthetic', 'agreement', 'difference', 'real'].map(name => {
+  const [image, whole] = [card.querySelector(`.is-${name} img`), card].map(one => one.getBoundingClientRect());
+  return [name, [image.x - whole.x, image.y - whole.y, image.width, image.height].map(Math.round)];
+}))"""
+
+
+@pytest.mark.parametrize("width", [390, 820, 1280])
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_the_laid_on_picture_can_be_blinked_over_the_synthetic_one(
+    browser: Any, pages: dict[str, Path], width: int, motion: str
+):
+    visit = Visit(browser, pages["verified"], viewport={"width": width, "height": 900}, reduced_motion=motion)
+    card = visit.page.locator("li.pair").nth(2)
+    box = card.get_by_role("checkbox", name="Blink real over synthetic")
+    apart = card.evaluate(PLACES)
+    assert apart["aligned"][1:] == apart["synthetic"][1:]
+    assert apart["aligned"][0] + apart["aligned"][2] <= apart["synthetic"][0]
+    box.focus()
+    visit.page.keyboard.press("Space")
+    assert box.is_checked()
+    assert card.evaluate(PLACES) == apart | {"aligned": apart["synthetic"]}  # it alone moves
+    moving = card.locator(".is-aligned").evaluate("one => getComputedStyle(one).animationName")
+    assert moving == ("none" if motion == "reduce" else "blink")
+    visit.page.emulate_media(media="print")
+    assert card.evaluate(PLACES)["aligned"] != card.evaluate(PLACES)["synthetic"]  # paper does not blink
+    visit.close()
+
+
+def test_every_picture_of_a_verified_pair_is_shown(browser: Any, pages: dict[str, Path]):
+    visit = Visit(browser, pages["verified"])
+    assert visit.page.locator("img").count() == 30
+    broken = visit.page.evaluate("[...document.images].filter(one => !one.complete || one.naturalWidth === 0).length")
+    assert broken == 0
+    assert visit.page.get_by_role("region", name="S1 of the best candidates").count() == 1
+    assert visit.page.get_by_role("img", name="S2 0.8000, exact from 0.45").count() > 0
     visit.close()
 
 

@@ -66,6 +66,8 @@ def test_figures_are_named_and_without_styles(width: int):
         figures.histogram(bins, [mark], ("up", "down"), width=width, uid="a"),
         figures.comparison(bars, width=width, uid="b"),
         figures.legend(images.DIVERGING, uid="c"),
+        figures.agreement_key(images.COOL, images.WARM, images.HATCH, reach=(0.8, 0.2), uid="d"),
+        figures.gauge(-0.3, 0.45, "exact", "S2 -0.3, <b> exact from 0.45", kind="plain", uid="e"),
     ):
         root = parse(svg)
         assert root.attrib["role"] == "img"
@@ -118,11 +120,11 @@ def test_pictures_lose_their_metadata(tmp_path: Path):
     first = save(tmp_path / "a.png", values, pnginfo=note)
     second = save(tmp_path / "b.png", values[:4])
     views = images.views(first, second)
-    for uri in (views.real, views.synthetic, views.difference):
-        raw = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    for one in (views.real, views.synthetic, views.difference):
+        raw = base64.b64decode(one.uri.removeprefix("data:image/png;base64,"))
         assert re.findall(rb"tEXt|iTXt|zTXt|tIME|eXIf|iCCP", raw) == []
     assert views.is_resized
-    assert views.difference_size == (8, 8)
+    assert views.difference.size == (8, 8)
 
 
 def test_bad_pictures_give_one_line(tmp_path: Path):

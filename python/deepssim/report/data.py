@@ -16,9 +16,12 @@ SETS = ("real", "synthetic", "holdout")
 LEVELS = ("copies", "suspect", "none_found", "incomplete")
 LABELS = ("unrelated", "near", "exact")
 COMPARISONS = (">", ">=", "<", "<=")
+STAGES = ("embedding", "verified")
 MAX_PAIRS = 24
+MAX_TRANSFORM = 200  # characters
 
 _VERSION = 1
+_ABOUT_ONE = 1.001  # a correlation in float32 may pass 1 by rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Counts of the nearest score of each synthetic image; n + 1 edges, n counts each."""
+    """Counts of the best value (score, or S1) of each synthetic image; n + 1 edges, n counts each."""
 
     edges: tuple[float, ...]
     real: tuple[int, ...]
@@ -126,10 +129,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The file ``summary.json``."""
+    """The file ``summary.json``.
+
+    `is_verified` says that pairs were judged in image space: S1 and S2 decide, not the score. `candidates` is how many
+    real images of each synthetic one were looked at, None where that is not known or no pair was verified.
+    """
 
     metric: Metric
     thresholds: Thresholds
+    is_verified: bool
+    candidates: int | None
     counts: dict[str, SetCounts]
     flagged: Rate
     copied: Rate
@@ -169,8 +178,28 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Verified:
+    """What verification saw of a pair; overlap and rank are None where only a table tells of it.
+
+    `transform` says what was done to the real image, `aligned_png` shows it laid onto the synthetic one and
+    `agreement_png` where they agree (None: there are no such pictures).
+    """
+
+    s1: float
+    s2: float
+    overlap: float | None = None
+    transform: str | None = None
+    screening_rank: int | None = None
+    aligned_png: Path | None = None
+    agreement_png: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
-    """One pair worth looking at, with the files of its two pictures (None: there are none)."""
+    """One pair worth looking at, with the files of its two pictures (None: there are none).
+
+    `verified` is None for a pair that was scored alone.
+    """
 
     real_id: str
     synthetic_id: str
@@ -180,6 +209,7 @@ class Pair:
     real_png: Path | None = None
     synthetic_png: Path | None = None
     size: str | None = None
+    verified: Verified | None = None
 
 
 def _rate(fields: Fields, *, count: str, total: int | None = None, level: float | None = None) -> Rate:
@@ -210,7 +240,7 @@ def _thresholds(fields: Fields) -> Thresholds:
         near=_threshold(fields.fields("near")),
         exact=_threshold(fields.fields("exact")),
         source=fields.text("source"),
-        stage=fields.text_or_none("stage"),
+        stage=None if fields.is_null("stage") else fields.one_of("stage", STAGES),
         domain=fields.text_or_none("domain"),
         base_size=fields.count_or_none("base_size"),
         how=fields.text_or_none("how"),
@@ -261,6 +291,27 @@ def _histogram(fields: Fields, where: Path) -> Histogram:
     return Histogram(edges, real, matched, holdout)
 
 
+def _is_verified(top: Fields, thresholds: Thresholds, where: Path) -> bool:
+    """Say whether S1 and S2 decided; a summary of an earlier version says so by the stage of its thresholds alone."""
+    by_stage = thresholds.stage == "verified"
+    if top.is_null("decided_by"):
+        return by_stage
+    is_verified = top.one_of("decided_by", ("score", "s1")) == "s1"
+    if is_verified != by_stage:
+        raise ReportError(f"{where}: decided_by does not fit the stage of the thresholds; run the audit again")
+    return is_verified
+
+
+def _candidates(top: Fields, where: Path) -> int | None:
+    verification = top.fields_or_none("verification")
+    if verification is None:
+        return None
+    candidates = verification.count("candidates")
+    if candidates == 0:
+        raise ReportError(f"{where}: verification: candidates must be 1 or more; run the audit again")
+    return candidates
+
+
 def read_summary(folder: Path) -> Summary:
     """Read ``summary.json``.
 
@@ -279,9 +330,13 @@ def read_summary(folder: Path) -> Summary:
     counts = top.fields("counts")
     flagged = _rate(top.fields("synthetic_flagged"), count="flagged")
     patients = top.fields_or_none("patients_copied")
+    thresholds = _thresholds(top.fields("thresholds"))
+    is_verified = _is_verified(top, thresholds, path)
     return Summary(
         metric=Metric(metric.text("name"), metric.text("hash"), metric.text("similarity"), metric.count("dim")),
-        thresholds=_thresholds(top.fields("thresholds")),
+        thresholds=thresholds,
+        is_verified=is_verified,
+        candidates=_candidates(top, path) if is_verified else None,
         counts={name: _set_counts(counts.fields(name)) for name in SETS if not counts.is_null(name)},
         flagged=flagged,
         copied=_rate(top.fields("real_copied"), count="copied"),
@@ -341,6 +396,26 @@ def _picture(folder: Path, name: str | None, where: str) -> Path | None:
     return folder / name
 
 
+def _verified(fields: Fields, folder: Path, where: str) -> Verified | None:
+    if fields.is_null("s1"):
+        return None
+    aligned, agreement = (_picture(folder, fields.text_or_none(key), where) for key in ("aligned_png", "agreement_png"))
+    if (aligned is None) != (agreement is None):
+        raise ReportError(f"{where} names one of aligned_png and agreement_png without the other; run the audit again")
+    transform = fields.text("transform")
+    if len(transform) > MAX_TRANSFORM:
+        raise ReportError(f"{where}: transform is longer than {MAX_TRANSFORM} characters; run the audit again")
+    return Verified(
+        s1=fields.number("s1", -_ABOUT_ONE, _ABOUT_ONE),
+        s2=fields.number("s2", -_ABOUT_ONE, _ABOUT_ONE),
+        overlap=fields.number("overlap", 0, _ABOUT_ONE),
+        transform=transform,
+        screening_rank=fields.count_or_none("screening_rank"),
+        aligned_png=aligned,
+        agreement_png=agreement,
+    )
+
+
 def read_pairs(folder: Path) -> list[Pair] | None:
     """Read ``evidence/pairs.json``: the pairs worth looking at, worst first.
 
@@ -373,6 +448,7 @@ def read_pairs(folder: Path) -> list[Pair] | None:
                 real_png=_picture(path.parent, fields.text_or_none("real_png"), where),
                 synthetic_png=_picture(path.parent, fields.text_or_none("synthetic_png"), where),
                 size=fields.text_or_none("size"),
+                verified=_verified(fields, path.parent, where),
             )
         )
     return pairs

@@ -255,8 +255,17 @@ def _axes(plot: _Plot, scale: _Counts, sides: Sequence[int], bottom: float) -> l
     return parts
 
 
-def histogram(bins: Bins, marks: Sequence[Mark], names: tuple[str, str], *, width: int, uid: str) -> Markup:
-    """Draw the nearest scores: real above the axis, holdout mirrored below it.
+def histogram(
+    bins: Bins,
+    marks: Sequence[Mark],
+    names: tuple[str, str],
+    *,
+    axis: str = "score of the nearest image",
+    title: str = "Histogram of the nearest score of each synthetic image",
+    width: int,
+    uid: str,
+) -> Markup:
+    """Draw the best value of each image: real above the axis, holdout mirrored below it.
 
     Counts are on a logarithmic scale when large: a handful of copies among thousands must be seen.
 
@@ -264,6 +273,8 @@ def histogram(bins: Bins, marks: Sequence[Mark], names: tuple[str, str], *, widt
         bins: See `prepare`.
         marks: Thresholds in rising order; those outside the bins are left out.
         names: What stands above and below the axis.
+        axis: What the axis shows.
+        title: Of the figure, read aloud.
         width: Of the figure, in CSS pixels.
         uid: Prefix of the element ids, unique on the page.
 
@@ -288,13 +299,12 @@ def histogram(bins: Bins, marks: Sequence[Mark], names: tuple[str, str], *, widt
     parts.append(_tag("text", names[0], class_="side", x=plot.left + 6, y=top + 14))
     if bins.down is not None:
         parts.append(_tag("text", names[1], class_="side", x=plot.left + 6, y=bottom - 8))
-    axis = "score of the nearest image"
     parts.append(_tag("text", axis, class_="name", x=plot.right, y=bottom + 40, text_anchor="end"))
     parts.append(_tag("text", scale.name, class_="name", x=2.0, y=bottom + 40))
     described = "; ".join(mark.label for mark in shown) or "no threshold in this range"
     return _frame(
-        width, int(bottom + 50), uid, "Histogram of the nearest score of each synthetic image",
-        f"Scores from {text.decimal(plot.low, 2)} to {text.decimal(plot.high, 2)}; {described}. "
+        width, int(bottom + 50), uid, title,
+        f"{axis[0].upper()}{axis[1:]}, from {text.decimal(plot.low, 2)} to {text.decimal(plot.high, 2)}; {described}. "
         "The counts are in the table below the figure.", parts,
     )  # fmt: skip
 
@@ -379,3 +389,78 @@ def legend(stops: Sequence[tuple[float, tuple[int, int, int]]], *, uid: str) -> 
         260, 38, uid, "Colour scale of the differences",
         "From minus 2 standard deviations, light blue, over 0, black, to plus 2, light orange.", parts,
     )  # fmt: skip
+
+
+def agreement_key(
+    cool: Sequence[tuple[int, int, int]],
+    warm: tuple[int, int, int],
+    hatch: Sequence[tuple[int, int, int]],
+    *,
+    reach: tuple[float, float],
+    uid: str,
+) -> Markup:
+    """Draw the key of the agreement pictures: from what agrees to what differs, and what is outside.
+
+    Args:
+        cool: Darkest and lightest colour of what agrees.
+        warm: Colour of what differs.
+        hatch: The two colours outside the overlap.
+        reach: Local correlation from which down the warm colour begins, and where it is full.
+        uid: Prefix of the element ids, unique on the page.
+
+    Returns:
+        The SVG element.
+    """
+    agrees, differs, ground, stripe = (
+        "#{:02x}{:02x}{:02x}".format(*rgb) for rgb in (cool[1], warm, hatch[0], hatch[1])
+    )
+    stops = [_tag("stop", offset=offset, stop_color=colour) for offset, colour in ((0, agrees), (1, differs))]
+    lines = "".join(f"M{x} 16l12 -12" for x in range(176, 252, 8))
+    parts = [
+        _tag("defs", Markup("").join([
+            _tag("linearGradient", Markup("").join(stops), id=f"{uid}-g"),
+            _tag("clipPath", _tag("rect", x=184, y=4, width=66, height=12, rx=2), id=f"{uid}-c"),
+        ])),
+        _tag("rect", x=10, y=4, width=150, height=12, rx=2, fill=f"url(#{uid}-g)"),
+        _tag("rect", x=184, y=4, width=66, height=12, rx=2, fill=ground),
+        _tag("path", d=lines, stroke=stripe, stroke_width=2, clip_path=f"url(#{uid}-c)"),
+        _tag("text", "agrees", class_="tick", x=10, y=32),
+        _tag("text", "differs", class_="tick", x=160, y=32, text_anchor="end"),
+        _tag("text", "not shared", class_="tick", x=217, y=32, text_anchor="middle"),
+    ]  # fmt: skip
+    return _frame(
+        260, 38, uid, "Colour scale of the agreement",
+        f"Blue down to a local correlation of {reach[0]:g}, then more and more orange down to {reach[1]:g}; striped "
+        "where only one of the two images is.", parts,
+    )  # fmt: skip
+
+
+def gauge(value: float, mark: float, mark_name: str, title: str, *, kind: str, uid: str) -> Markup:
+    """Draw a value from 0 to 1 as a bar against its threshold.
+
+    Args:
+        value: Values below 0 are drawn as 0.
+        mark: The threshold.
+        mark_name: What the threshold is for.
+        title: Name, value and threshold in words; its first two words stand above the bar.
+        kind: Class of the bar: ``exact``, ``near`` or ``plain``.
+        uid: Prefix of the element ids, unique on the page.
+
+    Returns:
+        The SVG element.
+    """
+    left, right, top = 1.0, 199.0, 24.0
+    at, end = (left + min(max(one, 0.0), 1.0) * (right - left) for one in (mark, value))
+    name, shown = title.replace(",", "").split(" ")[:2]
+    is_right = at > (left + right) / 2
+    label = f"{mark_name} from {text.threshold(mark)}"
+    parts = [
+        _tag("text", name, class_="side", x=left, y=15),
+        _tag("text", shown, class_=f"reading reading-{kind}", x=right, y=15, text_anchor="end"),
+        _tag("rect", class_="track", x=left, y=top, width=right - left, height=8, rx=2),
+        _tag("rect", class_=f"bar bar-{kind}", x=left, y=top, width=max(end - left, 1.0), height=8, rx=2),
+        _tag("path", class_="whisker", d=f"M{at:.2f} {top - 4}v16"),
+        _tag("text", label, class_="tick", x=at + 4 if is_right else at - 4, y=top + 26,
+             text_anchor="end" if is_right else "start"),
+    ]  # fmt: skip
+    return _frame(200, 54, uid, title, f"A bar from 0 to {shown} of 1; the line is the threshold.", parts)

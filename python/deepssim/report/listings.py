@@ -1,44 +1,20 @@
-"""The parts of the page that list things: pairs, patients, real images, skipped files, provenance."""
+"""The parts of the page that list things: patients, real images, skipped files, provenance."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from deepssim.images import COUNTED_CODES, SKIP_CODES
-from deepssim.report import images, text
-from deepssim.report.data import SETS, Pair, Rate, Run, Summary
+from deepssim.report import text
+from deepssim.report.data import SETS, Run, Summary
 from deepssim.report.pseudonyms import WITHHELD, Names
 from deepssim.report.tables import Row, Skips
-from deepssim.report.view import Cell, Column, TableView, threshold_text
+from deepssim.report.view import Cell, Column, TableView, condition
 
 TOP = 20
 TOP_SKIPPED = 100
 
 UNCOUNTED = frozenset(SKIP_CODES) - COUNTED_CODES
-
-
-@dataclass(frozen=True, slots=True)
-class PairView:
-    """One pair of the gallery."""
-
-    rank: int
-    label: str
-    score: str
-    real: str
-    synthetic: str
-    patient: str | None
-    size: str | None
-    views: images.Views | None
-
-
-@dataclass(frozen=True, slots=True)
-class PairsView:
-    """The gallery, or its table where there are no pictures."""
-
-    title: str
-    notes: tuple[str, ...]
-    pairs: tuple[PairView, ...]
-    table: TableView | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,89 +42,19 @@ class Facts:
     facts: tuple[tuple[str, str, bool], ...]
 
 
-def _pair_view(rank: int, pair: Pair, names: Names, *, with_images: bool) -> PairView:
-    views = None
-    if with_images and pair.real_png is not None and pair.synthetic_png is not None:
-        views = images.views(pair.real_png, pair.synthetic_png)
-    return PairView(
-        rank=rank,
-        label=pair.label,
-        score=text.score(pair.score),
-        real=names.of("real", pair.real_id),
-        synthetic=names.of("synthetic", pair.synthetic_id),
-        patient=None if pair.real_group is None else names.of("patient", pair.real_group),
-        size=pair.size if views else None,
-        views=views,
-    )
-
-
-def pairs_view(summary: Summary, pairs: list[Pair], names: Names, *, with_images: bool) -> PairsView:
-    """Return the pairs worth looking at.
-
-    Args:
-        summary: The summary.
-        pairs: Worst first.
-        names: How names are shown.
-        with_images: Whether pictures may be shown.
-
-    Returns:
-        The gallery; a table instead where no pair has pictures.
-
-    Raises:
-        ReportError: A picture is missing or damaged.
-    """
-    total = summary.pairs
-    n_over = total.near + total.exact
-    shown = tuple(_pair_view(i + 1, pair, names, with_images=with_images) for i, pair in enumerate(pairs))
-    notes = []
-    if n_over:
-        title = "The worst pairs"
-        kinds = f"{text.count(total.exact)} exact, {text.count(total.near)} near"
-        what = f"{text.plural(n_over, 'pair')} over the threshold ({kinds})."
-        n_shown = sum(pair.label != "unrelated" for pair in pairs)
-        notes.append(what if n_shown >= n_over else f"{what} {n_shown} of those with the highest scores are shown.")
-        if n_shown < len(pairs):
-            notes.append(f"{text.plural(len(pairs) - n_shown, 'more pair')} under the threshold, for comparison.")
-    else:
-        title = "Nearest pairs (none is over the threshold)"
-        notes.append("The highest scores of the audit, so that the eye can check what the figures say.")
-    if total.is_truncated:
-        notes.append(
-            f"The tables list {text.count(total.listed)} of these pairs, the nearest ones of each synthetic image; "
-            "the counts cover all."
-        )
-    if not with_images:
-        notes.append("This version of the report holds no pictures.")
-    elif shown and not any(pair.views for pair in shown):
-        notes.append("The audit folder holds no pictures of pairs.")
-    if any(pair.views and pair.views.is_resized for pair in shown):
-        notes.append("Where the two pictures differ in size, the synthetic one was resized for the difference.")
-    table = None if any(pair.views for pair in shown) else _pairs_table(title, shown)
-    return PairsView(title, tuple(notes), shown, table)
-
-
-def _pairs_table(title: str, pairs: tuple[PairView, ...]) -> TableView | None:
-    if not pairs:
-        return None
-    columns = (Column("Label", "label"), Column("Score", "number"), Column("Real image", "name"),
-               Column("Patient", "name"), Column("Synthetic image", "name"))  # fmt: skip
-    rows = tuple(
-        (Cell(one.label, "label"), Cell(one.score, "number"), Cell(one.real, "name"),
-         Cell(text.DASH if one.patient is None else one.patient, "name"), Cell(one.synthetic, "name"))
-        for one in pairs
-    )  # fmt: skip
-    return TableView(title, columns, rows)
-
-
 def _more(n_all: int, n_shown: int, file: str) -> str | None:
     return f"{text.count(n_all - n_shown)} more in {file}" if n_all > n_shown else None
 
 
-def patients_view(rate: Rate | None, rows: list[Row], n_rows: int, names: Names) -> Listing:
+def _best(summary: Summary) -> str:
+    return "Best S1" if summary.is_verified else "Best score"
+
+
+def patients_view(summary: Summary, rows: list[Row], n_rows: int, names: Names) -> Listing:
     """Return the patients with the most copies.
 
     Args:
-        rate: Patients copied, or None where no patient is known.
+        summary: The summary.
         rows: Of ``patients.parquet``, most copied first.
         n_rows: Rows of the whole table.
         names: How names are shown.
@@ -156,12 +62,14 @@ def patients_view(rate: Rate | None, rows: list[Row], n_rows: int, names: Names)
     Returns:
         The table, or why there is none.
     """
+    rate = summary.patients
     if rate is None:
         return Listing(None, None)
     if not rows:
         return Listing(None, f"None of {text.plural(rate.total, 'patient')} has an image over the threshold.")
     columns = (Column("Patient", "name"), Column("Images copied", "number"), Column("Exact pairs", "number"),
-               Column("Near pairs", "number"), Column("Best score", "number"), Column("Best pair", "name"))  # fmt: skip
+               Column("Near pairs", "number"), Column(_best(summary), "number"),
+               Column("Best pair", "name"))  # fmt: skip
     cells = tuple(
         (
             Cell(names.of("patient", row["group"]), "name"),
@@ -177,12 +85,14 @@ def patients_view(rate: Rate | None, rows: list[Row], n_rows: int, names: Names)
     return Listing(TableView("Patients with the most copies", columns, cells, more), None)
 
 
-def real_images_view(rate: Rate, rows: list[Row], n_rows: int, names: Names) -> Listing:
+def real_images_view(summary: Summary, rows: list[Row], n_rows: int, names: Names) -> Listing:
     """Return the real images with the most copies; the arguments are those of `patients_view`."""
     if not rows:
-        return Listing(None, f"None of {text.plural(rate.total, 'real image')} is in a pair over the threshold.")
+        return Listing(
+            None, f"None of {text.plural(summary.copied.total, 'real image')} is in a pair over the threshold."
+        )
     columns = (Column("Real image", "name"), Column("Patient", "name"), Column("Exact pairs", "number"),
-               Column("Near pairs", "number"), Column("Best score", "number"),
+               Column("Near pairs", "number"), Column(_best(summary), "number"),
                Column("Nearest synthetic", "name"))  # fmt: skip
     cells = tuple(
         (
@@ -265,17 +175,18 @@ def provenance(summary: Summary, run: Run, names: Names) -> tuple[Facts, ...]:
     metric, limits = summary.metric, summary.thresholds
     rate = limits.false_positive_rate
     blocks = [
-        _facts("Metric", [
+        _facts("Metric, of the screening" if summary.is_verified else "Metric", [
             ("name", names.free(metric.name), False),
             ("similarity", metric.similarity, False),
             ("dimensions", text.count(metric.dim), False),
             ("hash", metric.digest, True),
         ]),
         _facts("Thresholds", [
-            ("near", threshold_text(limits, "near").removeprefix("near "), False),
-            ("exact", threshold_text(limits, "exact").removeprefix("exact "), False),
+            ("near", condition(summary, "near"), False),
+            ("exact", condition(summary, "exact"), False),
             ("source", names.free(limits.source), False),
-            ("applied to", limits.stage and f"{limits.stage} scores", False),
+            ("applied to", _applied_to(summary), False),
+            ("candidates", _candidates(summary), False),
             ("found on", limits.domain and names.free(limits.domain), False),
             ("base size", None if limits.base_size is None else text.plural(limits.base_size, "image"), False),
             ("false alarms", None if rate is None else text.percent(rate, text.percent_digits([rate])), False),
@@ -295,6 +206,17 @@ def provenance(summary: Summary, run: Run, names: Names) -> tuple[Facts, ...]:
     )  # fmt: skip
     blocks += [_loose(title, items, names, is_free=is_free) for title, items, is_free in loose if items]
     return tuple(blocks)
+
+
+def _candidates(summary: Summary) -> str | None:
+    return None if summary.candidates is None else f"{text.count(summary.candidates)} of each synthetic image"
+
+
+def _applied_to(summary: Summary) -> str | None:
+    if summary.is_verified:
+        return "S1 and S2 of registered pairs"
+    stage = summary.thresholds.stage
+    return stage and f"{stage} scores"
 
 
 def _input(name: str, summary: Summary, run: Run, names: Names) -> Facts:

@@ -13,9 +13,10 @@ from markupsafe import Markup, escape
 
 from deepssim.disk import replacing
 from deepssim.errors import UsageError
-from deepssim.report import figures, images, listings, tables, text, view
-from deepssim.report.data import LABELS, MAX_PAIRS, Pair, Run, Summary, read_pairs, read_run, read_summary
+from deepssim.report import figures, gallery, images, listings, tables, text, view
+from deepssim.report.data import LABELS, MAX_PAIRS, Pair, Run, Summary, Verified, read_pairs, read_run, read_summary
 from deepssim.report.fields import ReportError
+from deepssim.report.glossary import glossary
 from deepssim.report.pseudonyms import KEY_NAME, Names, PlainNames, Pseudonyms, folder_key, names_in
 
 # Warnings beyond these would bury the report; they stay in summary.json.
@@ -39,16 +40,17 @@ class Page:
     cards: tuple[view.Card, ...]
     control: view.ControlView
     histogram: view.Figure | None
+    scores_title: str
     legend: Markup
-    pairs: listings.PairsView
+    agreement_key: Markup
+    pairs: gallery.PairsView
     patients: listings.Listing
     real_images: listings.Listing
     skipped: listings.SkippedView
     limits: tuple[str, ...]
     warnings: tuple[str, ...]
     provenance: tuple[listings.Facts, ...]
-    near: str
-    exact: str
+    words: tuple[tuple[str, str], ...]
 
 
 def write_report(folder: Path, *, with_images: bool = True, pseudonyms: bool = False, out: Path | None = None) -> Path:
@@ -167,18 +169,27 @@ def _pseudonyms(folder: Path, summary: Summary, run: Run, found: dict[str, table
     return Pseudonyms(folder_key(folder), known)
 
 
-def _pairs(folder: Path, found: dict[str, tables.Table]) -> list[Pair]:
+def _pairs(folder: Path, summary: Summary, found: dict[str, tables.Table]) -> list[Pair]:
     """Return the pairs to show: the evidence, else the top of the tables, without pictures."""
     pairs = read_pairs(folder)
     if pairs:
         return pairs
+    by = ["s1", "s2", "score"] if summary.is_verified else ["score"]
     rows: list[tables.Row] = []
     if "leaks.parquet" in found:
-        rows = found["leaks.parquet"].top(["score"], MAX_PAIRS)
+        rows = found["leaks.parquet"].top(by, MAX_PAIRS)
     if not rows:
-        rows = found["matches.parquet"].top(["score"], MAX_PAIRS, only=("rank", 1))
+        rows = found["matches.parquet"].top(by, MAX_PAIRS, only=("rank", 1))
     return [
-        Pair(row["real_id"], row["synthetic_id"], row["real_group"], row["score"], _label(row["label"])) for row in rows
+        Pair(
+            row["real_id"],
+            row["synthetic_id"],
+            row["real_group"],
+            row["score"],
+            _label(row["label"]),
+            verified=Verified(row["s1"], row["s2"]) if summary.is_verified else None,
+        )
+        for row in rows
     ]
 
 
@@ -240,7 +251,7 @@ def _page(
     patients, n_patients = _top(found, "patients.parquet")
     real_images, n_real_images = _top(found, "real_images.parquet")
     skips = tables.read_skips(found["skipped.parquet"], listings.UNCOUNTED, listings.TOP_SKIPPED)
-    verdict, limits = summary.verdict, summary.thresholds
+    verdict = summary.verdict
     versions = {key: text.plain(value) for key, value in run.versions}
     return Page(
         policy=policy(css),
@@ -256,16 +267,19 @@ def _page(
         cards=view.cards(summary),
         control=view.control_view(summary, names),
         histogram=view.histogram_view(summary),
+        scores_title="S1 of the best candidates" if summary.is_verified else "Nearest scores",
         legend=figures.legend(images.DIVERGING, uid="legend"),
-        pairs=listings.pairs_view(summary, _pairs(folder, found), names, with_images=with_images),
-        patients=listings.patients_view(summary.patients, patients, n_patients, names),
-        real_images=listings.real_images_view(summary.copied, real_images, n_real_images, names),
+        agreement_key=figures.agreement_key(
+            images.COOL, images.WARM, images.HATCH, reach=(images.WARM_FROM, images.WARM_FULL), uid="agreement"
+        ),
+        pairs=gallery.pairs_view(summary, _pairs(folder, summary, found), names, with_images=with_images),
+        patients=listings.patients_view(summary, patients, n_patients, names),
+        real_images=listings.real_images_view(summary, real_images, n_real_images, names),
         skipped=listings.skipped_view(skips, names),
         limits=_sentences(summary.limits, names),
         warnings=_sentences(summary.warnings, names),
         provenance=listings.provenance(summary, run, names),
-        near=view.threshold_text(limits, "near").removeprefix("near "),
-        exact=view.threshold_text(limits, "exact").removeprefix("exact "),
+        words=glossary(summary),
     )
 
 

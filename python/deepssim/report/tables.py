@@ -26,16 +26,19 @@ from deepssim.report.fields import ReportError
 Row = dict[str, Any]
 
 _BATCH_ROWS = 65_536
+_MAX = 2.0**63  # larger values are as good as infinite
 
-# Column -> kind of value; "text?" may be null.
+# Column -> kind of value; "text?" may be null, "float?" too, and the column may be missing (an older audit).
 COLUMNS: dict[str, dict[str, str]] = {
     "matches.parquet": {
         "synthetic_id": "text", "synthetic_path": "text", "synthetic_group": "text?", "rank": "int",
         "real_id": "text", "real_path": "text", "real_group": "text?", "score": "float", "label": "text",
+        "s1": "float?", "s2": "float?",
     },
     "leaks.parquet": {
         "real_id": "text", "real_path": "text", "real_group": "text?",
         "synthetic_id": "text", "synthetic_path": "text", "score": "float", "label": "text",
+        "s1": "float?", "s2": "float?",
     },
     "real_images.parquet": {
         "real_id": "text", "real_path": "text", "real_group": "text?",
@@ -66,6 +69,8 @@ def _is_kind(kind: str, data_type: Any) -> bool:
         # A column of nothing but nulls may have been written without a type.
         is_text = pa.types.is_string(data_type) or pa.types.is_large_string(data_type)
         return bool(is_text or (kind == "text?" and pa.types.is_null(data_type)))
+    if kind == "float?" and pa.types.is_null(data_type):
+        return True
     return bool(pa.types.is_integer(data_type) if kind == "int" else pa.types.is_floating(data_type))
 
 
@@ -81,12 +86,14 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._kinds = COLUMNS[path.name]
+        self._kinds = dict(COLUMNS[path.name])
         with _damaged(path):
             self._file = pq.ParquetFile(path)
             schema = self._file.schema_arrow
-        for column, kind in self._kinds.items():
-            if column not in schema.names or not _is_kind(kind, schema.field(column).type):
+        for column, kind in COLUMNS[path.name].items():
+            if kind == "float?" and column not in schema.names:
+                del self._kinds[column]
+            elif column not in schema.names or not _is_kind(kind, schema.field(column).type):
                 raise ReportError(f"{path} has no {kind.rstrip('?')} column {column}; run the audit again")
 
     @property
@@ -131,6 +138,9 @@ class Table:
         Raises:
             ReportError: The file is damaged or a key is not finite.
         """
+        for key in keys:
+            if key not in self._kinds:
+                raise ReportError(f"{self.path} has no column {key}; run the audit again")
         best: NDArray[np.float64] = np.empty((0, len(keys) + 1))
         start = 0
         for batch in self.batches([*keys, *([only[0]] if only else [])]):
@@ -139,7 +149,7 @@ class Table:
                 block[:, position] = batch.column(key).to_numpy(zero_copy_only=False)
             block[:, -1] = np.arange(start, start + batch.num_rows)
             start += batch.num_rows
-            if not np.isfinite(block).all():
+            if not (np.abs(block) < _MAX).all():
                 raise ReportError(f"{self.path} holds a score that is no number; run the audit again")
             if only:
                 block = block[batch.column(only[0]).to_numpy(zero_copy_only=False) == only[1]]
@@ -167,7 +177,7 @@ class Table:
 
     def _checked(self, row: Row, number: int) -> Row:
         for column, kind in self._kinds.items():
-            if kind != "text?" and row[column] is None:
+            if not kind.endswith("?") and row[column] is None:
                 raise ReportError(f"{self.path}: row {number} has no {column}; run the audit again")
         return row
 

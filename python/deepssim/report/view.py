@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from deepssim.report import figures, text
-from deepssim.report.data import Control, Rate, Summary, Thresholds
+from deepssim.report.data import Control, Rate, Summary, Threshold
 from deepssim.report.pseudonyms import Names
 
 WIDE, NARROW = 900, 340
@@ -105,19 +105,29 @@ def rate_text(rate: Rate) -> str:
     return f"{text.percent(value, digits)} ({level} interval {text.interval(rate.interval, digits)}{unit})"
 
 
-def threshold_text(thresholds: Thresholds, label: str) -> str:
-    """Return a threshold with its comparison, such as ``near >= 0.97``."""
-    one = thresholds.exact if label == "exact" else thresholds.near
-    return f"{label} {_COMPARISONS[one.comparison]} {text.threshold(one.value)}"
+def comparison_text(threshold: Threshold) -> str:
+    """Return a threshold with its comparison, such as ``>= 0.97``."""
+    return f"{_COMPARISONS[threshold.comparison]} {text.threshold(threshold.value)}"
+
+
+def condition(summary: Summary, label: str) -> str:
+    """Return what makes a pair near or exact: a bound of the score, of S1, or of S2 where it is near."""
+    thresholds = summary.thresholds
+    shown = comparison_text(thresholds.exact if label == "exact" else thresholds.near)
+    if not summary.is_verified:
+        return shown
+    return f"near, and S2 {shown}" if label == "exact" else f"S1 {shown}"
 
 
 def subtitle(summary: Summary, names: Names) -> str:
     """Return what was compared with what, in one line."""
     real, synthetic = summary.counts["real"], summary.counts["synthetic"]
     groups = "" if real.groups is None else f" of {text.plural(real.groups, 'patient')}"
+    metric = names.free(summary.metric.name)
+    how = f"screened by the metric {metric}, verified in image space" if summary.is_verified else f"metric {metric}"
     return (
         f"{text.plural(synthetic.images, 'synthetic image')} against {text.plural(real.images, 'real image')}{groups}, "
-        f"metric {names.free(summary.metric.name)}"
+        f"{how}"
     )
 
 
@@ -155,11 +165,17 @@ def cards(summary: Summary) -> tuple[Card, ...]:
     return tuple(found)
 
 
+_UNKNOWN_RATE = (
+    "The thresholds of S1 and S2 come without a measured rate of false alarms: only a control tells how many there are."
+)
+
+
 def calibration_note(summary: Summary, names: Names) -> str | None:
     """Return what the calibration itself says about false alarms, and at which size of the base."""
     thresholds = summary.thresholds
     if thresholds.false_positive_rate is None:
-        return None
+        # An audit of before says nothing here, and its report stays as it was.
+        return _UNKNOWN_RATE if summary.is_verified else None
     rate = thresholds.false_positive_rate
     note = f"The calibration of the thresholds gives {text.percent(rate, text.percent_digits([rate]))} false alarms"
     if thresholds.domain:
@@ -187,7 +203,7 @@ def control_view(summary: Summary, names: Names) -> ControlView:
         True,
         _control_sentence(control),
         _control_figure(control),
-        tuple(_control_notes(control)) + ((calibration,) if calibration else ()),
+        tuple(_control_notes(control, is_verified=summary.is_verified)) + ((calibration,) if calibration else ()),
         tuple(text.prose(names.free(one)) for one in control.warnings),
     )
 
@@ -201,12 +217,15 @@ def _control_sentence(control: Control) -> str:
     )
 
 
-def _control_notes(control: Control) -> list[str]:
+_SAME_WAY = "Both go through the same screening and verification. "
+
+
+def _control_notes(control: Control, *, is_verified: bool) -> list[str]:
     drawn = "" if control.n_real_used == 0 else f", drawn {control.drawn}"
     real, holdout = text.plural(control.n_real_used, "real image"), text.plural(control.n_images, "holdout image")
     notes = [
         f"Both sides have the same synthetic images and a base of the same size: {real}{drawn}, and {holdout}. "
-        "The figures above are for all real images and may therefore be higher.",
+        f"{_SAME_WAY if is_verified else ''}The figures above are for all real images and may therefore be higher.",
         f"Flagged against real images only: {text.count(control.only_real)}; against holdout images only: "
         f"{text.count(control.only_holdout)}; against both: {text.count(control.both)}.",
     ]
@@ -246,55 +265,106 @@ def _control_figure(control: Control) -> Figure:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """How the histogram is spoken of."""
+
+    above: str
+    below: str
+    axis: str
+    title: str
+    caption: str
+    line: str
+    column: str
+    table: str
+    series: tuple[str, str, str]
+
+
+_BY_SCORE = _Words(
+    "nearest real image",
+    "nearest holdout image",
+    "score of the nearest image",
+    "Histogram of the nearest score of each synthetic image",
+    "at the score of its nearest image",
+    "the score",
+    "Score",
+    "Synthetic images by the score of their nearest image",
+    ("Nearest real", "Nearest real, equal draw", "Nearest holdout"),
+)
+_BY_S1 = _Words(
+    "best real candidate",
+    "best holdout candidate",
+    "S1 of the best candidate",
+    "Histogram of the best S1 of each synthetic image",
+    "at the S1 of the candidate that agrees best with it",
+    "the best S1",
+    "S1",
+    "Synthetic images by the S1 of their best candidate",
+    ("Best real", "Best real, equal draw", "Best holdout"),
+)
+
+
+def _marks(summary: Summary) -> list[figures.Mark]:
+    """Return the thresholds that lie on the axis; of a verified audit S2 does not."""
+    thresholds = summary.thresholds
+    if summary.is_verified:
+        return [figures.Mark(thresholds.near.value, f"near or exact: {condition(summary, 'near')}", "near")]
+    marks = [
+        figures.Mark(one.value, f"{label} {condition(summary, label)}", label)
+        for label, one in (("near", thresholds.near), ("exact", thresholds.exact))
+    ]
+    return sorted(marks, key=lambda mark: mark.value)
+
+
 def histogram_view(summary: Summary) -> Figure | None:
-    """Return the histogram of nearest scores, or None where there is no score at all."""
-    counts, thresholds = summary.histogram, summary.thresholds
+    """Return the histogram of the best values, or None where there is none at all."""
+    counts = summary.histogram
     if not any(counts.real) and not any(counts.holdout or ()):
         return None
+    words = _BY_S1 if summary.is_verified else _BY_SCORE
     # Against the holdout only the equally large draw of real images compares: a larger base gives higher maxima.
     has_both = counts.real_matched is not None and counts.holdout is not None
     up = counts.real_matched if has_both and counts.real_matched is not None else counts.real
     outline = counts.real if has_both else None
-    marks = [
-        figures.Mark(one.value, threshold_text(thresholds, label), label)
-        for label, one in (("near", thresholds.near), ("exact", thresholds.exact))
-    ]
-    marks.sort(key=lambda mark: mark.value)
+    marks = _marks(summary)
     bins = figures.prepare(counts.edges, up, outline, counts.holdout, [mark.value for mark in marks])
-    above = "nearest real image, equally large draw" if has_both else "nearest real image"
-    sides = (above, "nearest holdout image")
+    sides = (f"{words.above}, equally large draw" if has_both else words.above, words.below)
     caption = [
-        "Each synthetic image counts once, at the score of its nearest image."
+        f"Each synthetic image counts once, {words.caption}."
         + (" Large counts are on a logarithmic scale, so that a few copies among many images can be seen." if
            bins.highest > figures.LINEAR_UP_TO else "")
     ]  # fmt: skip
     if has_both:
         caption.append(
-            "Filled bars compare like with like: as many real images as holdout images. The line is the score "
+            f"Filled bars compare like with like: as many real images as holdout images. The line is {words.line} "
             "against all real images. What lies below the axis and over a threshold is a false alarm."
+        )
+    if summary.is_verified:
+        caption.append(
+            f"Whether a copy is exact is not seen here: that is decided by S2 "
+            f"{comparison_text(summary.thresholds.exact)}, which has no place on this axis."
         )
     outside = [mark.label for mark in marks if not bins.edges[0] <= mark.value <= bins.edges[-1]]
     if outside:
         caption.append(f"Outside the range of the figure: {', '.join(outside)}.")
-    return Figure(
-        figures.histogram(bins, marks, sides, width=WIDE, uid="histogram-wide"),
-        figures.histogram(bins, marks, sides, width=NARROW, uid="histogram-narrow"),
-        _histogram_table(bins, has_both),
-        tuple(caption),
+    wide, narrow = (
+        figures.histogram(bins, marks, sides, axis=words.axis, title=words.title, width=width, uid=f"histogram-{name}")
+        for name, width in (("wide", WIDE), ("narrow", NARROW))
     )
+    return Figure(wide, narrow, _histogram_table(bins, has_both, words), tuple(caption))
 
 
-def _histogram_table(bins: figures.Bins, has_both: bool) -> TableView:
-    series = [("Nearest real", bins.outline if has_both else bins.up)]
+def _histogram_table(bins: figures.Bins, has_both: bool, words: _Words) -> TableView:
+    series = [(words.series[0], bins.outline if has_both else bins.up)]
     if has_both:
-        series.append(("Nearest real, equal draw", bins.up))
+        series.append((words.series[1], bins.up))
     if bins.down is not None:
-        series.append(("Nearest holdout", bins.down))
+        series.append((words.series[2], bins.down))
     rows = []
     for index, (low, high) in enumerate(zip(bins.edges, bins.edges[1:], strict=False)):
         values = [counts[index] if counts else 0 for _, counts in series]
         if any(values):
             bounds = f"{text.decimal(low, 3)} to {text.decimal(high, 3)}"
             rows.append((Cell(bounds), *(Cell(text.count(value), "number") for value in values)))
-    columns = (Column("Score"), *(Column(name, "number") for name, _ in series))
-    return TableView("Synthetic images by the score of their nearest image", columns, tuple(rows))
+    columns = (Column(words.column), *(Column(name, "number") for name, _ in series))
+    return TableView(words.table, columns, tuple(rows))
