@@ -279,6 +279,23 @@ def test_the_overlay_is_blue_where_they_agree_and_orange_where_not(tmp_path: Pat
     assert (spread < 60).all()  # neither colour where nothing is known
 
 
+def test_one_place_that_differs_is_not_averaged_away(tmp_path: Path):
+    grey = np.random.default_rng(0).integers(0, 256, (256, 256))
+    agreement = np.full((256, 256), 255)
+    agreement[100, 200] = 1
+    views = views_of(tmp_path, real=grey, synthetic=grey, aligned=grey, agreement=agreement)
+    assert views.agreement is not None
+    red, _, blue = pixels_of(views.agreement)[100, 200]
+    assert red > blue + 150
+
+
+def test_the_colours_of_the_overlay_fill_a_palette():
+    colours = images.overlay_palette()
+    assert colours.shape == (256, 3)
+    assert tuple(colours[0]) == images.COOL[0]
+    assert tuple(colours[-1]) == images.HATCH[1]
+
+
 def test_the_difference_is_of_what_both_show(tmp_path: Path):
     rng = np.random.default_rng(0)
     synthetic = rng.integers(0, 120, (40, 30))
