@@ -14,7 +14,7 @@ namespace deepssim::simd {
 
 // Loops over the pixels of a row stand in functions of their own that are never inlined: only for parameters does
 // __restrict tell compilers that lines do not overlap.
-#define DEEPSSIM_ROW __attribute__((noinline))
+#define DEEPSSIM_ROW [[gnu::noinline]] inline
 
 namespace {
 
@@ -49,7 +49,7 @@ DEEPSSIM_ROW void add_row(const float* values, int n, LaneSum& to) {
     std::memcpy(sums, to.lanes, sizeof(sums));
     int x = 0;
     for (; x + kLanes <= n; x += kLanes) {
-        for (int p = 0; p < kParts; ++p) {
+        for (std::ptrdiff_t p = 0; p < kParts; ++p) {
             Floats part;
             load(values + x + p * kWidth, part);
             sums[p] += __builtin_convertvector(part, Doubles);
@@ -64,7 +64,7 @@ DEEPSSIM_ROW void add_products(const float* a, const float* b, int n, double mea
     std::memcpy(sums, to.lanes, sizeof(sums));
     int x = 0;
     for (; x + kLanes <= n; x += kLanes) {
-        for (int p = 0; p < kParts; ++p) {
+        for (std::ptrdiff_t p = 0; p < kParts; ++p) {
             Floats part_a;
             Floats part_b;
             load(a + x + p * kWidth, part_a);
@@ -78,8 +78,8 @@ DEEPSSIM_ROW void add_products(const float* a, const float* b, int n, double mea
 }
 
 struct LaneRange {
-    float low[kLanes];
-    float high[kLanes];
+    float low[kLanes] = {};
+    float high[kLanes] = {};
 
     LaneRange() {
         for (int i = 0; i < kLanes; ++i) {
@@ -106,7 +106,7 @@ DEEPSSIM_ROW void widen(const float* values, int n, LaneRange& range) {
     std::memcpy(high, range.high, sizeof(high));
     int x = 0;
     for (; x + kLanes <= n; x += kLanes) {
-        for (int p = 0; p < kParts; ++p) {
+        for (std::ptrdiff_t p = 0; p < kParts; ++p) {
             Floats part;
             load(values + x + p * kWidth, part);
             low[p] = part < low[p] ? part : low[p];
@@ -121,7 +121,7 @@ DEEPSSIM_ROW void widen(const float* values, int n, LaneRange& range) {
     }
 }
 
-void moments_body(const PairView& pair, const Spans& spans, double n, Moments& out) {
+inline void moments_body(const PairView& pair, const Spans& spans, double n, Moments& out) {
     const float* images[2] = {pair.a, pair.b};
     for (int k = 0; k < 2; ++k) {
         LaneSum sum;
@@ -197,7 +197,7 @@ inline void score_overlap(const StructureJob& job, const float* image, int k, in
     score_row(image + y * job.pair.stride + first, job.overlap.last[y] - first, job.mean[k], job.scale[k], out + first);
 }
 
-StructureSums structure_body(const StructureJob& job) {
+inline StructureSums structure_body(const StructureJob& job) {
     const std::ptrdiff_t stride = job.pair.stride;
     const std::size_t line = static_cast<std::size_t>(stride) * sizeof(double);
     std::memset(job.scratch, 0, kStructureLines * line);
@@ -325,7 +325,7 @@ DEEPSSIM_ROW void feature_row(const float* edges_a, const float* slopes_a, const
     }
 }
 
-FeatureSums features_body(const FeatureJob& job) {
+inline FeatureSums features_body(const FeatureJob& job) {
     const std::ptrdiff_t size = job.pair.rows * job.pair.stride;
     float* const maps[4] = {job.scratch, job.scratch + size, job.scratch + 2 * size, job.scratch + 3 * size};
     float* const weights = job.scratch + 4 * size;
