@@ -215,7 +215,8 @@ def compute_matrix(
         What was written. ``NAME.skipped.csv`` lists what was left out.
 
     Raises:
-        UsageError: Images differ in size, are too small, or none of a set can be used; `out` has another suffix.
+        UsageError: Images differ in size, are too small, or none of a set can be used; `out` has another suffix or
+            lies among the images.
         MemoryLimitError: The memory limit is too small.
 
     Example:
@@ -231,6 +232,9 @@ def compute_matrix(
     progress = progress or Silent()
     out = out.absolute()
     targets = _Targets.of(out, real_index, synthetic_index)
+    for source in (real, synthetic):
+        if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+            raise UsageError(f"{out} lies inside the images ({source}): name a file outside for the matrix")
     listings = (list_images(real, options.images), list_images(synthetic, options.images))
     make_parent(out)
     work = _work_folder(out, _fingerprint(listings, options))

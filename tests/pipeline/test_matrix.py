@@ -162,6 +162,7 @@ def test_broken_images_are_skipped_listed_and_counted(deepssim, sets, tmp_path):
         (("ssim", "REAL", "SYNTHETIC", "--out", "m.npy", "--memory-limit", "1000"), 2, "memory limit"),
         (("ssim", "REAL", "SYNTHETIC", "--out", "m.npz", "--real-indices", "real.csv"), 2, ".npz"),
         (("ssim", "REAL", "SYNTHETIC", "--out", "m.npy", "--real-indices", "m.npy"), 2, "names"),
+        (("ssim", "REAL", "SYNTHETIC", "--out", "real/m.npy"), 2, "outside"),
         (("mse", "REAL", "SYNTHETIC", "--out", "m.npy"), 2, "ssim"),
     ],
 )
