@@ -33,9 +33,9 @@ void register_image(py::module_& m) {
     m.def(
         "make_views",
         [](const py::array& image, std::size_t n_angles, const std::vector<double>& zooms, std::size_t shift,
-           double least_overlap, bool with_mirror) {
+           double least_overlap, bool with_mirror, double aspect) {
             const MatrixView view = as_matrix(image, "image");
-            const ViewGrid grid{n_angles, zooms, shift, least_overlap, with_mirror};
+            const ViewGrid grid{n_angles, zooms, shift, least_overlap, with_mirror, aspect};
             const std::size_t n = count_views(grid);
             py::array_t<float> out({static_cast<py::ssize_t>(n), static_cast<py::ssize_t>(view.rows * view.cols)});
             float* target = out.mutable_data();
@@ -46,7 +46,7 @@ void register_image(py::module_& m) {
             return out;
         },
         py::arg("image"), py::kw_only(), py::arg("n_angles"), py::arg("zooms"), py::arg("shift"),
-        py::arg("least_overlap"), py::arg("with_mirror"),
+        py::arg("least_overlap"), py::arg("with_mirror"), py::arg("aspect") = 1.0,
         "See many ways of looking at a small image, each a unit row.");
 }
 

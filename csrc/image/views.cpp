@@ -26,7 +26,8 @@ class Canvas {
           squares_(sums_.size()),
           counts_(sums_.size()) {}
 
-    void fill(bool is_mirrored, double angle, double zoom) {
+    // An angle is one of the picture: rows are `aspect` columns apart.
+    void fill(bool is_mirrored, double angle, double zoom, double aspect) {
         const double cosine = std::cos(angle) / zoom;
         const double sine = std::sin(angle) / zoom;
         const double centre_row = static_cast<double>(image_.rows - 1) / 2.0;
@@ -35,8 +36,8 @@ class Canvas {
             const double y = static_cast<double>(r) - static_cast<double>(margin_) - centre_row;
             for (std::size_t c = 0; c < columns_; ++c) {
                 const double x = static_cast<double>(c) - static_cast<double>(margin_) - centre_column;
-                const double across = cosine * x - sine * y;
-                sample(cosine * y + sine * x + centre_row, (is_mirrored ? -across : across) + centre_column,
+                const double across = cosine * x - sine * (aspect * y);
+                sample(cosine * y + sine * x / aspect + centre_row, (is_mirrored ? -across : across) + centre_column,
                        r * columns_ + c);
             }
         }
@@ -135,6 +136,9 @@ void check(MatrixView image, const ViewGrid& grid) {
             }
         }
     }
+    if (!(grid.aspect > 0.0) || !std::isfinite(grid.aspect)) {
+        throw InvalidInput("the aspect of pixels must be positive and finite");
+    }
     for (const double zoom : grid.zooms) {
         if (!(zoom > 0.0) || !std::isfinite(zoom)) throw InvalidInput("zooms must be positive and finite");
     }
@@ -159,8 +163,12 @@ void make_views(MatrixView image, const ViewGrid& grid, float* out) {
     Canvas canvas(image, grid.shift);
     for (std::size_t mirror = 0; mirror < (grid.with_mirror ? 2U : 1U); ++mirror) {
         for (std::size_t a = 0; a < grid.n_angles; ++a) {
+            if (!(grid.aspect > 0.0) || !std::isfinite(grid.aspect)) {
+                throw InvalidInput("the aspect of pixels must be positive and finite");
+            }
             for (const double zoom : grid.zooms) {
-                canvas.fill(mirror == 1, kTurn * static_cast<double>(a) / static_cast<double>(grid.n_angles), zoom);
+                canvas.fill(mirror == 1, kTurn * static_cast<double>(a) / static_cast<double>(grid.n_angles), zoom,
+                            grid.aspect);
                 // A shift of +1 moves what is seen down or to the right: the window goes the other way.
                 for (std::size_t down = 0; down <= 2 * grid.shift; ++down) {
                     for (std::size_t over = 0; over <= 2 * grid.shift; ++over) {

@@ -204,6 +204,7 @@ def make_views(
     shift: int,
     least_overlap: float,
     with_mirror: bool,
+    aspect: float = 1.0,
 ) -> NDArray[np.float32]: ...
 
 class RegistrationImage:

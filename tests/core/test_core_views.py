@@ -17,7 +17,7 @@ def picture(rows, columns, seed=0):
     return np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float32)
 
 
-def slow_view(image, view, least_overlap):
+def slow_view(image, view, least_overlap, aspect=1.0):
     """One view, pixel by pixel in float64."""
     image = image.astype(np.float64)
     height, width = image.shape
@@ -26,8 +26,8 @@ def slow_view(image, view, least_overlap):
     for r in range(height):
         for c in range(width):
             y, x = r - view.shift_rows - (height - 1) / 2, c - view.shift_columns - (width - 1) / 2
-            across = (math.cos(angle) * x - math.sin(angle) * y) / view.zoom
-            row = (math.cos(angle) * y + math.sin(angle) * x) / view.zoom + (height - 1) / 2
+            across = (math.cos(angle) * x - math.sin(angle) * y * aspect) / view.zoom
+            row = (math.cos(angle) * y + math.sin(angle) * x / aspect) / view.zoom + (height - 1) / 2
             column = (-across if view.is_mirrored else across) + (width - 1) / 2
             if not (-1e-9 <= row <= height - 1 + 1e-9 and -1e-9 <= column <= width - 1 + 1e-9):
                 continue
@@ -53,17 +53,20 @@ def slow_view(image, view, least_overlap):
     shift=st.integers(0, 2),
     with_mirror=st.booleans(),
     least_overlap=st.sampled_from([0.0, 0.35, 0.9]),
+    aspect=st.sampled_from([1.0, 0.6, 1.0625, 3.0]),
     seed=st.integers(0, 5),
     data=st.data(),
 )
 @settings(deadline=None, max_examples=150)
-def test_a_view_shows_what_its_name_says(rows, columns, n_angles, zooms, shift, with_mirror, least_overlap, seed, data):
+def test_a_view_shows_what_its_name_says(
+    rows, columns, n_angles, zooms, shift, with_mirror, least_overlap, aspect, seed, data
+):
     grid = ViewGrid(n_angles, tuple(zooms), shift, with_mirror, least_overlap)
     image = picture(rows, columns, seed)
-    made = make_views(image, grid)
+    made = make_views(image, grid, aspect=aspect)
     assert made.shape == (len(grid), rows * columns)
     index = data.draw(st.integers(0, len(grid) - 1))
-    expected = slow_view(image, grid.view(index), least_overlap)
+    expected = slow_view(image, grid.view(index), least_overlap, aspect)
     np.testing.assert_allclose(made[index].reshape(rows, columns), expected, atol=2e-5)
 
 
@@ -117,6 +120,23 @@ def test_what_shows_nothing_is_zero(image):
 def test_what_cannot_be_seen_is_refused(image, grid, error):
     with pytest.raises(error):
         make_views(image, grid)
+
+
+@pytest.mark.parametrize("aspect", [0.0, -1.0, np.nan, np.inf])
+def test_an_aspect_that_cannot_be_is_refused(aspect):
+    with pytest.raises(ValueError, match="aspect"):
+        make_views(picture(3, 2), FLIPS, aspect=aspect)
+
+
+def test_a_turn_of_a_squeezed_image_is_the_squeezed_turn():
+    # A film of 48 x 32 brought to 16 x 16 has pixels of 3 x 2: a half turn stays one, a quarter turn crops.
+    x, y = np.meshgrid(np.linspace(-1, 1, 16), np.linspace(-1.5, 1.5, 16))
+    grid = ViewGrid(n_angles=4, with_mirror=False)
+    seen = make_views((x + 0.25 * y).astype(np.float32), grid, aspect=1.5)[1].reshape(16, 16)
+    shown = seen != 0
+    turned = -y + 0.25 * x  # of the picture: what was to the right is now above
+    assert 0.5 < shown.mean() < 0.75
+    assert np.corrcoef(seen[shown], turned[shown])[0, 1] > 0.999
 
 
 def test_no_view_is_named_that_is_not_there():

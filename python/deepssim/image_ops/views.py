@@ -79,7 +79,7 @@ FLIPS = ViewGrid(n_angles=2)
 BANK = ViewGrid(n_angles=45, zooms=(0.93, 1.0, 1.07), shift=3)
 
 
-def make_views(image: NDArray[np.float32], grid: ViewGrid) -> NDArray[np.float32]:
+def make_views(image: NDArray[np.float32], grid: ViewGrid, *, aspect: float = 1.0) -> NDArray[np.float32]:
     """See a small image in all the ways of a grid.
 
     Bilinear interpolation about the centre. A view is less the mean of the pixels that lie inside the image, zero
@@ -89,6 +89,8 @@ def make_views(image: NDArray[np.float32], grid: ViewGrid) -> NDArray[np.float32
     Args:
         image: ``(rows, columns)``, float32, rows contiguous.
         grid: The views.
+        aspect: Height of a pixel over its width, where an image was brought to another shape: turns are those of the
+            image as it was. Shifts stay whole pixels.
 
     Returns:
         A new array ``(len(grid), rows * columns)``, float32, in the order of `ViewGrid.view`. Rows are zero where too
@@ -97,7 +99,7 @@ def make_views(image: NDArray[np.float32], grid: ViewGrid) -> NDArray[np.float32
     Raises:
         TypeError: `image` is not float32.
         ValueError: It is empty, not two-dimensional, or holds NaN or infinity; there are over 2^24 views; a zoom
-            is not positive.
+            or the aspect is not positive and finite.
 
     Example:
         >>> make_views(np.array([[0, 1], [0, 1]], np.float32), FLIPS).tolist()[0]
@@ -110,4 +112,5 @@ def make_views(image: NDArray[np.float32], grid: ViewGrid) -> NDArray[np.float32
         shift=grid.shift,
         least_overlap=grid.least_overlap,
         with_mirror=grid.with_mirror,
+        aspect=aspect,
     )
