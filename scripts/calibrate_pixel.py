@@ -1,14 +1,15 @@
 """Choose the thresholds of the pixel metric from images of people whose truth is known.
 
-The pixel metric averages an image to 32 x 32 cells, subtracts the mean, divides by the norm, and compares by
-inner product, so a score is the normalised cross-correlation of two thumbnails. It sees a copy only where it
-lies: this script measures the *aligned* condition of the benchmark with known truth and no other.
+The pixel metric takes an image to a locally normalised thumbnail and compares by inner product, in place or in many
+views (`deepssim.screening`); a score is the highest of its views, and the nearest of more views scores higher: each
+kind of views has thresholds of its own.
 
 Thresholds are chosen on people of the splits ``train`` and ``tune`` alone. In each of several draws a part of
-them is the base (real images); from every base image come one exact and one near copy, and the people outside
-the base are unrelated, both as they are and with the artefacts of a copy. A *sibling* is another image of a
-person in the base: a follow-up film, or a slice at least 12 mm from every slice of that person that it is
-compared to. The score of an image is its highest over the base, the score of a copy the one with its source.
+them is the base (real images); from every base image come one exact and one near copy in place, and an exact copy
+under the view *hard* of the benchmark with known truth. The people outside the base are unrelated, both as they are
+and with the artefacts of a copy. A *sibling* is another image of a person in the base: a follow-up film, or a slice
+at least 12 mm from every slice of that person that it is compared to. The score of an image is its highest over the
+base, the score of a copy the one with its source.
 
 The threshold of a flag ("near") is the lowest, on a grid of .005, at which at most 1 % of unrelated images
 are flagged; the threshold of "exact" is the one, on a grid of .001, that best tells exact from near copies
@@ -40,8 +41,10 @@ from benchmarks.membench.collection import Collection, read_collection
 
 from deepssim.calibration import Calibration, Threshold, load_calibration
 from deepssim.embed import Encoder
+from deepssim.image_ops import make_views
 from deepssim.metric import load_metric
-from deepssim.perturb import degrade, near_copy
+from deepssim.perturb import apply_view, degrade, draw_view, near_copy
+from deepssim.screening import GRIDS, VIEWS, Screen
 
 METRIC = "pixel"
 USED_SPLITS = frozenset({"train", "tune"})
@@ -51,7 +54,10 @@ EXACT_STEP = 0.001
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 N_BOOTSTRAP = 1000
 
+CLASSES = ("exact", "near", "moved", "unrelated", "unrelated_degraded", "sibling_degraded")
+
 Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
 
 
 def main() -> None:
@@ -60,6 +66,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with splits.csv, brain/ and cxr/")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--write", type=Path, help="folder to write calibrations into: python/deepssim/metrics")
+    parser.add_argument("--views", action="append", choices=VIEWS, help="kinds of views; all if not given")
     parser.add_argument("--evaluate", action="store_true", help="rate the installed thresholds on the split test")
     parser.add_argument("--draws", type=int, default=8, help="divisions of the people into base and unrelated")
     parser.add_argument("--real-part", type=float, default=0.8, help="part of the people in the base")
@@ -71,31 +78,66 @@ def main() -> None:
         parser.error(f"no splits.csv in {options.data}; give the folder that holds it, brain/ and cxr/")
 
     splits = frozenset({"test"}) if options.evaluate else USED_SPLITS
-    scores: dict[str, dict[str, Array]] = {}
     report: dict[str, Any] = {"draws": options.draws, "real_part": options.real_part, "seed": options.seed}
-    for domain in ("brain", "chest"):
-        collection = read_collection(options.data, domain, splits)
-        scores[domain] = measure(collection, options.draws, options.real_part, options.seed)
+    collections = {domain: read_collection(options.data, domain, splits) for domain in ("brain", "chest")}
+    for views in options.views or VIEWS:
+        report[views] = measure_views(collections, views, options)
+        if options.write is not None and not options.evaluate:
+            write_calibrations(options.write, report[views], views)
+        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def measure_views(collections: dict[str, Collection], views: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure both domains with one kind of views, and print the tables."""
+    scores: dict[str, dict[str, Array]] = {}
+    report: dict[str, Any] = {}
+    print(f"\n# views: {views}")
+    for domain, collection in collections.items():
+        scored = score_all(collection, views, options.seed)
+        scores[domain] = measure(collection, scored, options.draws, options.real_part, options.seed)
         report[domain] = summarise(scores[domain], options.seed)
         if options.evaluate:
-            report[domain]["installed"] = evaluate(domain, scores[domain], options.seed)
+            report[domain]["installed"] = evaluate(domain, scores[domain], views, options.seed)
         report[domain]["n_base"] = int(options.real_part * len(collection.images))
-        report[domain]["by_base_size"] = measure_base_sizes(collection, options.seed)
+        report[domain]["by_base_size"] = measure_base_sizes(collection, scored["degraded"], options.seed)
         if not options.evaluate:
             print_domain(domain, report[domain])
     if options.evaluate:
         print_evaluation({domain: report[domain]["installed"] for domain in scores})
-        options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        return
+        return report
     report["combined"] = combine(scores, [report[domain] for domain in scores])
     print_combined(report["combined"])
-    if options.write is not None:
-        write_calibrations(options.write, report)
-    options.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
 
 
-def measure(collection: Collection, n_draws: int, real_part: float, seed: int) -> dict[str, Array]:
-    """Score copies, unrelated images and siblings in several draws.
+def score_all(collection: Collection, views: str, seed: int) -> dict[str, Array]:
+    """Score every image, changed in several ways, with every image as it is: ``(n, n)`` each."""
+    rng = np.random.default_rng([seed, 10**6 + 3])
+    height, width = collection.images[0].shape
+    degraded = change_all(collection.images, degrade, rng)
+    near = change_all(collection.images, near_copy, rng)
+    moved = [apply_view(image, draw_view(rng, "hard", size=(height, width))) for image in degraded]
+    plain = embed(collection.images)
+    queries = {"plain": plain, "degraded": embed(degraded), "near": embed(near), "moved": embed(moved)}
+    return {name: highest(rows, plain, views, (height, width)) for name, rows in queries.items()}
+
+
+def highest(queries: Floats, rows: Floats, views: str, size: tuple[int, int]) -> Array:
+    """Return the highest score of each query with each row over the views."""
+    if views == "none":
+        return np.asarray(queries.astype(np.float64) @ rows.astype(np.float64).T)
+    layout = load_metric(METRIC).layout
+    if layout is None:
+        raise ValueError(f"the metric {METRIC} has no views")
+    (aspect,) = Screen(GRIDS[views], layout).aspects(np.array([size]))
+    found = [(make_views(q.reshape(layout), GRIDS[views], aspect=aspect) @ rows.T).max(axis=0) for q in queries]
+    return np.array(found, np.float64)
+
+
+def measure(
+    collection: Collection, scored: dict[str, Array], n_draws: int, real_part: float, seed: int
+) -> dict[str, Array]:
+    """Divide the people into base and unrelated in several draws.
 
     Returns:
         Scores by name, pooled over the draws; ``*_people`` are indices of the people of unrelated images,
@@ -103,26 +145,22 @@ def measure(collection: Collection, n_draws: int, real_part: float, seed: int) -
     """
     pooled: dict[str, list[Array]] = {}
     everybody = np.unique(collection.people)
-    plain = embed(collection.images)
     for draw in range(n_draws):
         rng = np.random.default_rng([seed, draw])
         chosen = rng.permutation(everybody)[: round(real_part * len(everybody))]
         in_base = np.isin(collection.people, chosen)
-        degraded = embed(change_all(collection.images, degrade, rng))
-        near = embed(change_all([collection.images[i] for i in np.flatnonzero(in_base)], near_copy, rng))
-        base = plain[in_base]
-        exact_to_base, near_to_base = degraded[in_base] @ base.T, near @ base.T
-        own = np.arange(len(base))
+        to_base = {name: scores[:, in_base] for name, scores in scored.items()}
+        copies = {"exact": to_base["degraded"], "near": to_base["near"], "moved": to_base["moved"]}
+        own = np.arange(int(in_base.sum()))
         found = {
-            "exact": exact_to_base[own, own],
-            "near": near_to_base[own, own],
-            "exact_rank1": (exact_to_base.argmax(axis=1) == own).astype(np.float64),
-            "near_rank1": (near_to_base.argmax(axis=1) == own).astype(np.float64),
-            "unrelated": (plain[~in_base] @ base.T).max(axis=1),
-            "unrelated_degraded": (degraded[~in_base] @ base.T).max(axis=1),
+            "unrelated": to_base["plain"][~in_base].max(axis=1),
+            "unrelated_degraded": to_base["degraded"][~in_base].max(axis=1),
             "unrelated_people": np.searchsorted(everybody, collection.people[~in_base]).astype(np.float64),
-            "sibling_degraded": nearest_sibling(exact_to_base, collection, in_base),
+            "sibling_degraded": nearest_sibling(to_base["degraded"][in_base], collection, in_base),
         }
+        for name, scores in copies.items():
+            found[name] = scores[in_base][own, own]
+            found[f"{name}_rank1"] = (scores[in_base].argmax(axis=1) == own).astype(np.float64)
         for name, values in found.items():
             pooled.setdefault(name, []).append(values)
     return {name: np.concatenate(values) for name, values in pooled.items()}
@@ -141,11 +179,9 @@ def nearest_sibling(scores: Array, collection: Collection, in_base: NDArray[np.b
     return np.asarray(np.where(is_hidden, -1.0, scores).max(axis=1)[has_sibling])
 
 
-def measure_base_sizes(collection: Collection, seed: int) -> list[dict[str, float]]:
+def measure_base_sizes(collection: Collection, degraded: Array, seed: int) -> list[dict[str, float]]:
     """Measure how the scores of unrelated images grow with the base; each person in turn is outside it."""
     rng = np.random.default_rng([seed, 10**6])
-    plain = embed(collection.images)
-    degraded = embed(change_all(collection.images, degrade, rng))
     everybody = np.unique(collection.people)
     rows = []
     for part in (0.1, 0.2, 0.4, 0.8):
@@ -154,7 +190,7 @@ def measure_base_sizes(collection: Collection, seed: int) -> list[dict[str, floa
             others = rng.permutation(everybody[everybody != person])[: round(part * len(everybody))]
             in_base = np.isin(collection.people, others)
             sizes.append(int(in_base.sum()))
-            nearest.append((degraded[collection.people == person] @ plain[in_base].T).max(axis=1))
+            nearest.append(degraded[collection.people == person][:, in_base].max(axis=1))
         values = np.concatenate(nearest)
         top = {f"q{q:g}": float(np.quantile(values, q)) for q in (0.5, 0.95, 0.99)}
         rows.append({"n_images": float(np.mean(sizes)), **top, "max": float(values.max())})
@@ -165,12 +201,12 @@ def summarise(scores: dict[str, Array], seed: int) -> dict[str, Any]:
     """Turn scores into quantiles, thresholds and the rates at these thresholds."""
     near_threshold = flag_threshold(scores)
     exact_threshold = max(near_threshold, best_cut(scores["exact"], scores["near"]))
-    names = ("exact", "near", "unrelated", "unrelated_degraded", "sibling_degraded")
+    names = CLASSES
     return {
         "quantile_levels": list(QUANTILES),
         "quantiles": {name: np.quantile(scores[name], QUANTILES).tolist() for name in names},
         "n": {name: len(scores[name]) for name in names},
-        "rank1": {name: float(scores[f"{name}_rank1"].mean()) for name in ("exact", "near")},
+        "rank1": {name: float(scores[f"{name}_rank1"].mean()) for name in ("exact", "near", "moved")},
         "near_threshold": near_threshold,
         "near_threshold_interval": bootstrap(scores, seed),
         "exact_threshold": exact_threshold,
@@ -216,11 +252,10 @@ def bootstrap(scores: dict[str, Array], seed: int) -> list[float]:
 
 def rates(scores: dict[str, Array], near_threshold: float, exact_threshold: float) -> dict[str, float]:
     """Return what part of each class is flagged (score above), and what part is called exact."""
-    flagged = {
-        f"{name}_flagged": float((scores[name] > near_threshold).mean())
-        for name in ("exact", "near", "unrelated", "unrelated_degraded", "sibling_degraded")
+    flagged = {f"{name}_flagged": float((scores[name] > near_threshold).mean()) for name in CLASSES}
+    called = {
+        f"{name}_called_exact": float((scores[name] > exact_threshold).mean()) for name in ("exact", "near", "moved")
     }
-    called = {f"{name}_called_exact": float((scores[name] > exact_threshold).mean()) for name in ("exact", "near")}
     unrelated_exact = float((worst_unrelated(scores) > exact_threshold).mean())
     return {**flagged, **called, "unrelated_called_exact": unrelated_exact}
 
@@ -235,16 +270,16 @@ def combine(scores: dict[str, dict[str, Array]], reports: Sequence[dict[str, Any
     return {"near_threshold": near_threshold, "exact_threshold": exact_threshold, "rates": by_domain}
 
 
-def evaluate(domain: str, scores: dict[str, Array], seed: int) -> dict[str, dict[str, Any]]:
+def evaluate(domain: str, scores: dict[str, Array], views: str, seed: int) -> dict[str, dict[str, Any]]:
     """Rate the default thresholds and those of the domain; adds rank 1 and the flags of unrelated people."""
     rated: dict[str, dict[str, Any]] = {}
     for name in (METRIC, f"{METRIC}.{'brain' if domain == 'brain' else 'chest'}"):
-        near, exact = load_calibration(name).cuts()
+        near, exact = load_calibration(f"{name}{suffix_of(views)}").cuts()
         # Cuts are the smallest float32 that passes; rates() asks for more than a threshold.
         below = [float(np.nextafter(np.float32(cut), np.float32(0))) for cut in (near, exact)]
         rated[name] = rates(scores, *below)
         rated[name]["unrelated_interval"] = person_interval(scores, below[0], seed)
-        for kind in ("exact", "near"):
+        for kind in ("exact", "near", "moved"):
             rated[name][f"{kind}_rank1"] = float(scores[f"{kind}_rank1"].mean())
             rated[name][f"n_{kind}"] = len(scores[kind])
         rated[name]["n_unrelated"] = len(scores["unrelated_degraded"])
@@ -268,15 +303,17 @@ def person_interval(scores: dict[str, Array], threshold: float, seed: int) -> li
 
 def print_evaluation(domains: dict[str, dict[str, dict[str, Any]]]) -> None:
     """Print the rates as a Markdown table."""
-    print("| images | thresholds | exact flagged | near flagged | source at rank 1, exact / near | unrelated flagged |")
-    print("|---|---|---|---|---|---|")
+    columns = ("images", "thresholds", "exact flagged", "near flagged", "moved flagged")
+    columns = (*columns, "source at rank 1, exact / near / moved", "unrelated flagged")
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for domain, by_name in domains.items():
         for name, r in by_name.items():
             low, high = r["unrelated_interval"]
             print(
                 f"| {domain} | {name} | {100 * r['exact_flagged']:.2f} % of {r['n_exact']} "
                 f"| {100 * r['near_flagged']:.2f} % of {r['n_near']} "
-                f"| {100 * r['exact_rank1']:.2f} / {100 * r['near_rank1']:.2f} % "
+                f"| {100 * r['moved_flagged']:.2f} % of {r['n_moved']} "
+                f"| {100 * r['exact_rank1']:.2f} / {100 * r['near_rank1']:.2f} / {100 * r['moved_rank1']:.2f} % "
                 f"| {100 * r['unrelated_degraded_flagged']:.2f} % of {r['n_unrelated']} "
                 f"({100 * low:.2f} to {100 * high:.2f}) |"
             )
@@ -291,17 +328,22 @@ def change_all(
     return [change(image, rng) for image in images]
 
 
-def embed(images: Sequence[NDArray[np.float32]]) -> Array:
-    """Return the embeddings of the metric itself, shape ``(n_images, 1024)``."""
+def embed(images: Sequence[NDArray[np.float32]]) -> Floats:
+    """Return the embeddings of the metric itself, shape ``(n_images, dim)``."""
     encoder = Encoder(load_metric(METRIC), device="cpu")
-    return encoder.encode([encoder.prepare(image) for image in images]).astype(np.float64)
+    return encoder.encode([encoder.prepare(image) for image in images])
 
 
-def write_calibrations(folder: Path, report: dict[str, Any]) -> None:
-    """Write the default calibration and one for each domain."""
+def suffix_of(views: str) -> str:
+    """Return what the name of a calibration ends with; that of the default views has no ending."""
+    return "" if views == "bank" else f".views-{views}"
+
+
+def write_calibrations(folder: Path, report: dict[str, Any], views: str) -> None:
+    """Write the calibration for both domains together and one for each."""
     how = (
         "near: lowest value on a grid of .005 that at most 1 % of unrelated images exceed; exact: best separation of "
-        "exact from near copies; images in place; people of train and tune (scripts/calibrate_pixel.py)"
+        "exact from near copies in place; people of train and tune (scripts/calibrate_pixel.py)"
     )
     both = {"near_threshold": report["combined"]["near_threshold"],
             "exact_threshold": report["combined"]["exact_threshold"],
@@ -312,18 +354,20 @@ def write_calibrations(folder: Path, report: dict[str, Any]) -> None:
         (".brain", "T1-weighted brain MRI, axial slices", report["brain"]),
         (".chest", "frontal chest X-ray", report["chest"]),
     )
-    for suffix, domain, values in domains:
+    for part, domain, values in domains:
+        name = f"{METRIC}{part}{suffix_of(views)}"
         unrelated = values["rates"]["unrelated_flagged"], values["rates"]["unrelated_degraded_flagged"]
         Calibration(
             metric=METRIC,
             near=Threshold(values["near_threshold"], ">"),
             exact=Threshold(values["exact_threshold"], ">"),
-            source=f"calibration {METRIC}{suffix} of this package",
+            source=f"calibration {name} of this package",
             domain=domain,
             base_size=values["n_base"],
             false_positive_rate=round(max(unrelated), 6),
             how=how,
-        ).write(folder / f"{METRIC}{suffix}.calibration.json")
+            views=views,
+        ).write(folder / f"{name}.calibration.json")
 
 
 def print_domain(domain: str, report: dict[str, Any]) -> None:
@@ -333,7 +377,7 @@ def print_domain(domain: str, report: dict[str, Any]) -> None:
     print("|---" * (2 + len(QUANTILES)) + "|")
     for name, values in report["quantiles"].items():
         print(f"| {name} | {report['n'][name]} | " + " | ".join(f"{v:.4f}" for v in values) + " |")
-    print(f"\nrank 1: exact {report['rank1']['exact']:.4f}, near {report['rank1']['near']:.4f}")
+    print("\nrank 1: " + ", ".join(f"{name} {share:.4f}" for name, share in report["rank1"].items()))
     low, high = report["near_threshold_interval"]
     print(f"near > {report['near_threshold']:.3f} (99 % quantile of unrelated: {low:.4f} to {high:.4f})")
     print(f"exact > {report['exact_threshold']:.3f}; lowest exact minus highest unrelated: {report['gap']:+.4f}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,13 @@ from deepssim.inputs import (
     unverifiable,
 )
 from deepssim.matching import Control, Matcher, MatchOptions, Reference
-from deepssim.metric import load_metric
+from deepssim.metric import installed_metrics, load_metric
 from deepssim.parts import EVIDENCE_FIELDS, RealTally
 from deepssim.pictures import remove_pairs, write_pairs
 from deepssim.progress import Progress, Silent
 from deepssim.results import Collector, Outcome
 from deepssim.run_record import SearchRecord, Start, describe_store, is_run, write_run
+from deepssim.screening import choose_views
 from deepssim.sources import (
     Synthetic,
     SyntheticImages,
@@ -256,6 +257,7 @@ class _Run:
                 f"decides by {_STAGES[stage]}: give others, or {'--no-verify' if is_verified else '--verify'}"
             )
         if given is not None:
+            given.check_views(self.options.match.views or "none")
             return given
         if is_verified:
             return load_calibration(DEFAULT_VERIFICATION)
@@ -265,12 +267,22 @@ class _Run:
                 f"{store.path} was made by another version of the metric {name}: embed the images again, or give "
                 "--thresholds NEAR,EXACT"
             )
-        return metric.calibration()
+        return metric.calibration(self.options.match.views)
+
+    def layout(self, store: Store) -> tuple[int, int] | None:
+        """Return rows and columns of a store's embeddings, where they are images."""
+        name, metric = str(store.metric["name"]), self._encoder.metric if self._encoder else None
+        if metric is None and name in installed_metrics():
+            metric = load_metric(name)
+        return metric.layout if metric is not None and metric.hash == store.metric["hash"] else None
 
     def finish(self, real_store: Store, side: Synthetic, holdout_store: Store | None) -> AuditResult:
         """Match, collect, conclude, write."""
         options = self.options
         metric = common_metric(real_store, side, holdout_store, self._encoder)
+        layout = self.layout(real_store)
+        views = choose_views(options.match.views, layout, str(metric["name"]))
+        options = self.options = replace(options, match=replace(options.match, views=views))
         unverified = unverifiable(real_store, side, holdout_store, options.verify)
         calibration = self.calibration(real_store, is_verified=not unverified)
         real = Reference(real_store)
@@ -279,7 +291,7 @@ class _Run:
         control = draw_control(real, holdout, options.match.seed) if holdout else None
         work = WorkFolder(self.out, self._fingerprint(real_store, side, holdout_store, calibration))
         self._drop_other_work(work)
-        search = self._match(real, control, calibration, side, work)
+        search = self._match(real, control, calibration, side, work, layout)
         self.progress.status(f"writing tables of {work.rows:,} synthetic images")
         self._drop_results()
         outcome = self._collect(real, control, side, work)
@@ -292,7 +304,7 @@ class _Run:
             real,
             counts,
             calibration,
-            {**metric, "dim": real_store.dim},
+            {**metric, "dim": real_store.dim, "views": views},
             control,
             candidates=options.match.k,
             seed=options.match.seed,
@@ -317,12 +329,18 @@ class _Run:
         return AuditResult(self.out, summary, too_many)
 
     def _match(
-        self, real: Reference, control: Control | None, calibration: Calibration, side: Synthetic, work: WorkFolder
+        self,
+        real: Reference,
+        control: Control | None,
+        calibration: Calibration,
+        side: Synthetic,
+        work: WorkFolder,
+        layout: tuple[int, int] | None,
     ) -> SearchRecord:
         """Write the parts that are missing; at the end no embedding of the sets is held any more."""
         options = self.options.match
         verifier = Verifier(calibration, options.threads) if calibration.stage == "verified" else None
-        matcher = Matcher(real, control, calibration.cuts(), options, side.expected_rows, verifier)
+        matcher = Matcher(real, control, calibration.cuts(), options, side.expected_rows, layout, verifier)
         side.match(matcher, work, self.progress)
         record = SearchRecord.of(matcher)
         if matcher.statistics.n_pairs:
@@ -347,7 +365,7 @@ class _Run:
             "metric": [encoder.metric.hash, encoder.runtime_version, encoder.provider] if encoder else None,
             "cuts": calibration.cuts(),
             "stage": [calibration.stage, WORKING_RULE, EVIDENCE_FIELDS],
-            "match": [match.k, match.max_per_group, match.max_listed, match.seed],
+            "match": [match.k, match.max_per_group, match.max_listed, match.seed, match.views],
         }
 
     def _drop_other_work(self, work: WorkFolder) -> None:

@@ -128,7 +128,13 @@ class Base:
             searcher.prepare()
         return block, searcher
 
-    def _blocks(self) -> Iterator[Searcher]:
+    def keep(self, searcher: Searcher) -> None:
+        """Keep what a search prepared, once, where that was asked for."""
+        if self._to_keep:
+            keep_prepared(self.store, searcher)
+            self._to_keep = False
+
+    def blocks(self) -> Iterator[Searcher]:
         """Yield the searcher of each block; the first is the one that came last the time before."""
         order = list(range(self.n_blocks))
         if self._is_backwards:
@@ -157,7 +163,7 @@ class Base:
     ) -> Found:
         """Answer a chunk of queries; arguments and errors as of `deepssim.search.Searcher.search`."""
         found: Found | None = None
-        for searcher in self._blocks():
+        for searcher in self.blocks():
             tally = RowTally(len(searcher), len(thresholds))
             result = searcher.search(
                 queries,
@@ -169,9 +175,7 @@ class Base:
                 tally=tally if thresholds else None,
                 threads=threads,
             )
-            if self._to_keep:
-                keep_prepared(self.store, searcher)
-                self._to_keep = False
+            self.keep(searcher)
             part = Found(
                 result.scores,
                 result.ids,
@@ -181,12 +185,13 @@ class Base:
                 Tallied.of(tally, searcher.id_offset),
                 result.statistics,
             )
-            found = part if found is None else self._merge(found, part, max_per_group)
+            found = part if found is None else self.merge(found, part, max_per_group)
             del searcher, tally, result
         assert found is not None  # there is always a block
         return found
 
-    def _merge(self, a: Found, b: Found, max_per_group: int) -> Found:
+    def merge(self, a: Found, b: Found, max_per_group: int) -> Found:
+        """Return the answer of two parts of the base from theirs."""
         ids = np.stack([a.ids, b.ids])
         groups = None
         if max_per_group:

@@ -68,6 +68,8 @@ class Calibration:
         base_size: Real images that they were chosen against: the nearest of more images scores higher.
         false_positive_rate: Share of unrelated images whose nearest score passed `near` there.
         how: How they were found, in a sentence or two.
+        views: How synthetic images were seen: ``"none"``, ``"flips"`` or ``"bank"`` (`deepssim.screening`); the
+            nearest of more views scores higher. None: not said.
     """
 
     metric: str
@@ -79,6 +81,7 @@ class Calibration:
     base_size: int | None = None
     false_positive_rate: float | None = None
     how: str = ""
+    views: str | None = None
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
@@ -89,6 +92,18 @@ class Calibration:
     def cuts(self) -> tuple[float, float]:
         """Return the float32 scores from which on a pair is near and exact."""
         return self.near.cut(), self.exact.cut()
+
+    def check_views(self, views: str) -> None:
+        """Refuse thresholds that were chosen for other views.
+
+        Raises:
+            UsageError: They were; says what to choose.
+        """
+        if self.views not in (None, views):
+            raise UsageError(
+                f"the {self.source} is for --views {self.views}, not {views}: choose --views {self.views}, or other "
+                "thresholds with --calibration or --thresholds"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `run.json` and `summary.json` say of the thresholds."""

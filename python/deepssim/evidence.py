@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deepssim.base import Found
 from deepssim.calibration import Calibration
-from deepssim.errors import UsageError
+from deepssim.errors import StoreError, UsageError
 from deepssim.image_ops import Evidence, Registrar, Transform, evidence_maps, resize_area, warp
 from deepssim.matching import Reference, Subject
 from deepssim.parts import EVIDENCE_FIELDS, S1, S2, Floats, Ints, Levels, Part
@@ -28,6 +28,12 @@ PREPARED_BYTES_PER_PIXEL = 14
 # A pair compared at fewer rows or columns could agree by chance: a few pixels fit any image.
 LEAST_SIDE = 32
 _STATISTICS = frozenset(f.name for f in fields(Evidence))
+
+
+def _working(subject: Subject) -> Working:
+    if subject.working is None:
+        raise StoreError("a synthetic image to be verified has no working image")
+    return subject.working
 
 
 class Verifier:
@@ -142,7 +148,7 @@ class Verifier:
         while first < len(subjects):
             last, pixels = first, 0
             while last < len(subjects) and (last == first or pixels < BATCH_PIXELS):
-                pixels += subjects[last].working.size * (1 + int(np.count_nonzero(rows[last] >= 0)))
+                pixels += _working(subjects[last]).size * (1 + int(np.count_nonzero(rows[last] >= 0)))
                 last += 1
             self._examine_batch(subjects[first:last], rows[first:last], reference, out[first:last])
             first = last
@@ -153,7 +159,7 @@ class Verifier:
         real = {int(row): reference.store.working_image(int(reference.rows[row])) for row in known}
         by_size: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
         for i, place in zip(*(axis.tolist() for axis in np.nonzero(rows >= 0)), strict=True):
-            by_size[_common_size(subjects[i].working, real[int(rows[i, place])])].append((i, place))
+            by_size[_common_size(_working(subjects[i]), real[int(rows[i, place])])].append((i, place))
         for size, pairs in by_size.items():
             if min(size) < LEAST_SIDE:
                 for i, place in pairs:
@@ -164,7 +170,7 @@ class Verifier:
             images = sorted({i for i, _ in pairs})
             candidates = [[place for at, place in pairs if at == i] for i in images]
             found = registrar.verify_many(
-                [_fit(subjects[i].working, size) for i in images],
+                [_fit(_working(subjects[i]), size) for i in images],
                 [
                     [numbers[int(rows[i, place])] for place in places]
                     for i, places in zip(images, candidates, strict=True)
@@ -198,11 +204,11 @@ def lay_onto(subject: Subject, real: Working, transform: Transform) -> tuple[NDA
         The real image, 0 where nothing of it lies, and the local correlation, NaN outside the overlap; both at the size
         of the comparison.
     """
-    size = _common_size(subject.working, real)
+    size = _common_size(_working(subject), real)
     down, right = subject.height / size[0], subject.width / size[1]
     moved = replace(transform, shift_rows=transform.shift_rows / down, shift_columns=transform.shift_columns / right)
     fitted = _fit(real, size)
-    _, maps = evidence_maps(_fit(subject.working, size), fitted, moved)
+    _, maps = evidence_maps(_fit(_working(subject), size), fitted, moved)
     return warp(fitted, moved), maps.local_correlation
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from deepssim.base import READ_BYTES, Base, Found
 from deepssim.errors import MemoryLimitError, StoreError
 from deepssim.parts import Floats, Ints, Part, levels_by_score
 from deepssim.preparation import choice_bytes
+from deepssim.screening import Screen, choose_views
 from deepssim.search import Plan, SearchStatistics, plan_search
 from deepssim.store import Store
 from deepssim.working import WORKING_SIDE, Working
@@ -28,21 +29,23 @@ DEFAULT_CHUNK_ROWS = 8192
 # A base that is read anew for each chunk wants chunks that are worth it.
 LEAST_STREAMED_CHUNK = 2048
 LEAST_BLOCK_ROWS = 1024
+# Where each synthetic image is searched for in thousands of views, a part should not take long.
+SCREENED_CHUNK_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A synthetic image to be verified.
+    """A synthetic image.
 
     Attributes:
-        working: Its working image.
-        height: Rows of the image as it was given, in pixels.
+        height: Its rows, in pixels; 0: not known.
         width: Its columns.
+        working: Its working image; None where pairs are not verified.
     """
 
-    working: Working
     height: int
     width: int
+    working: Working | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class MatchOptions:
         memory_limit: Bytes for the search, its inputs and results; 0: no limit.
         seed: Of the draw of the control and of resampling.
         keep_prepared: Keep the prepared real set beside its store, for further runs.
+        views: One of `deepssim.screening.VIEWS`: how synthetic images are seen; None: ``"bank"`` where the metric's
+            embeddings are images, else ``"none"``.
     """
 
     k: int = 4
@@ -66,6 +71,7 @@ class MatchOptions:
     memory_limit: int = 0
     seed: int = 0
     keep_prepared: bool = False
+    views: str | None = None
 
 
 class Reference:
@@ -168,6 +174,7 @@ class Matcher:
         cuts: Float32 scores from which on a pair is near and exact.
         options: How to match.
         expected_rows: Synthetic rows to expect; more of them make more preparation worth while.
+        layout: Rows and columns of an embedding that is an image; None: it is none, and there are no views.
 
     Attributes:
         plan: Of the largest search.
@@ -187,9 +194,11 @@ class Matcher:
         cuts: tuple[float, float],
         options: MatchOptions,
         expected_rows: int = 0,
+        layout: tuple[int, int] | None = None,
         verifier: Verifier | None = None,
     ) -> None:
         self.real, self.control, self.cuts, self.options = real, control, cuts, options
+        self.screen = Screen.of(choose_views(options.views, layout, str(real.store.metric["name"])), layout)
         self.verifier = verifier
         self.statistics = SearchStatistics()
         self.seconds = self.verification_seconds = 0.0
@@ -200,13 +209,17 @@ class Matcher:
         self.plan = self._make_plan()
         for reference in self._sets:
             # The whole of a set need not be held twice.
-            expected = max(1, expected_rows) if self._may_choose else 0
+            expected = max(1, expected_rows) * self._queries_of_a_row if self._may_choose else 0
             reference.load(self.block_rows, expected, keep_prepared=options.keep_prepared and reference is real)
 
     @property
     def k(self) -> int:
         """Nearest real images of each synthetic one."""
         return max(1, self.options.k)
+
+    @property
+    def _queries_of_a_row(self) -> int:
+        return len(self.screen.grid) if self.screen else 1
 
     def _make_plan(self) -> Plan:
         """Take all rows at once if they fit, else the largest blocks that leave room for chunks worth a reading."""
@@ -246,6 +259,8 @@ class Matcher:
             beside = sum(plan.base_bytes + plan.prepared_bytes for plan in others[1:])
         beside += 2 * READ_BYTES + (choice_bytes(dim) if may_choose else 0)
         beside += self.verifier.bytes(self.k) if self.verifier is not None else 0
+        if self.screen:
+            beside += self.screen.fixed_bytes(max(sizes), self.k, with_cap=options.max_per_group > 0)
         limit = options.memory_limit
         try:
             plan = plan_search(
@@ -260,7 +275,7 @@ class Matcher:
                 with_rotation=may_choose,
                 threads=options.threads,
                 memory_limit=max(1, limit - beside) if limit else 0,
-                max_chunk_rows=DEFAULT_CHUNK_ROWS,
+                max_chunk_rows=SCREENED_CHUNK_ROWS if self.screen and not block_rows else DEFAULT_CHUNK_ROWS,
             )
         except MemoryLimitError as error:
             self._least_bytes = min(self._least_bytes, beside + (error.minimum_bytes or 0))
@@ -275,7 +290,14 @@ class Matcher:
         return plan, chunk_rows, fixed + chunk_rows * row_bytes
 
     def match_rows(self, embeddings: Floats, first_row: int, subjects: Sequence[Subject] = ()) -> Part:
-        """Match rows ``(n, dim)``, of which the first is synthetic row `first_row`; `subjects` are their images."""
+        """Match rows ``(n, dim)``, of which the first is synthetic row `first_row`.
+
+        Args:
+            embeddings: The rows.
+            first_row: Number of the first.
+            subjects: Their images; none: the pixels of an embedding that is an image are taken as square, and nothing
+                can be verified.
+        """
         step = self.chunk_rows
         pieces = [
             self._match(embeddings[i : i + step], first_row + i, subjects[i : i + step])
@@ -285,22 +307,32 @@ class Matcher:
             return Part.empty(first_row, self.k, is_verified=self.verifier is not None)
         return Part.join(pieces) if len(pieces) != 1 else pieces[0]
 
+    def _search(
+        self, reference: Reference, queries: Floats, k: int, subjects: Sequence[Subject], **options: Any
+    ) -> Found:
+        base = _base_of(reference)
+        if self.screen is None:
+            return base.search(queries, k, threads=self.plan.threads, **options)
+        aspects = self.screen.aspects([(s.height, s.width) for s in subjects] or [(0, 0)] * len(queries))
+        return self.screen.search(base, queries, k, aspects=aspects, threads=self.plan.threads, **options)
+
     def _match(self, queries: Floats, first_row: int, subjects: Sequence[Subject]) -> Part:
         options = self.options
         began = time.perf_counter()
         by_score = self.verifier is None
-        found = _base_of(self.real).search(
+        found = self._search(
+            self.real,
             queries,
             self.k,
+            subjects,
             max_per_group=options.max_per_group,
             thresholds=self.cuts if by_score else (),
             max_listed=options.max_listed if by_score else 0,
             first_query=first_row,
-            threads=self.plan.threads,
         )
         self.seconds += time.perf_counter() - began
         self.statistics += found.statistics
-        control = self._search_control(queries)
+        control = self._search_control(queries, subjects, found)
         if self.verifier is None:
             return _judge_by_score(first_row, found, self.cuts, control)
         began = time.perf_counter()
@@ -313,12 +345,16 @@ class Matcher:
         self.n_verified += int(np.count_nonzero(part.rows >= 0))
         return part
 
-    def _search_control(self, queries: Floats) -> list[tuple[Floats, Ints]]:
+    def _search_control(
+        self, queries: Floats, subjects: Sequence[Subject], nearest: Found
+    ) -> list[tuple[Floats, Ints]]:
         """Return scores and positions ``(n, k)`` of the nearest in each set of the control; k = 1 decides by score."""
         found = []
         for reference in self.control.sets if self.control else ():
             k, cap = (1, 0) if self.verifier is None else (self.k, self.options.max_per_group)
-            result = _base_of(reference).search(queries, k, max_per_group=cap, threads=self.plan.threads)
+            # The nearest of all real images were just found.
+            is_known = reference is self.real
+            result = nearest if is_known else self._search(reference, queries, k, subjects, max_per_group=cap)
             found.append((result.scores, result.ids))
         return found
 

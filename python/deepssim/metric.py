@@ -44,6 +44,8 @@ class Metric:
         description: One sentence.
         provenance: How the bundle was made.
         licence: Of the weights.
+        layout: Rows and columns of an embedding that is an image itself, which can be seen in other ways; None: it
+            is none.
     """
 
     name: str
@@ -57,15 +59,30 @@ class Metric:
     description: str
     provenance: str
     licence: str
+    layout: tuple[int, int] | None = None
 
-    def calibration(self) -> Calibration:
-        """Read the thresholds that lie beside the bundle (``NAME.calibration.json``)."""
+    def calibration(self, views: str | None = None) -> Calibration:
+        """Read the thresholds that lie beside the bundle.
+
+        Args:
+            views: How synthetic images are seen; ``NAME.calibration.json`` holds the thresholds of a metric's default
+                views, ``NAME.views-none.calibration.json`` and so on those of others. None: the default views.
+
+        Raises:
+            MetricError: There are none.
+        """
         path = self.path.with_suffix(".calibration.json")
-        if not path.is_file():
-            raise MetricError(
-                f"the metric {self.name} has no thresholds of its own; give them with --thresholds NEAR,EXACT"
-            )
-        return Calibration.read(path)
+        if path.is_file():
+            calibration = Calibration.read(path)
+            if views is None or calibration.views in (None, views):
+                return calibration
+        path = self.path.with_suffix(f".views-{views}.calibration.json")
+        if path.is_file():
+            return Calibration.read(path)
+        of = f" for --views {views}" if views not in (None, "none") else ""
+        raise MetricError(
+            f"the metric {self.name} has no thresholds of its own{of}; give them with --thresholds NEAR,EXACT"
+        )
 
     def model_bytes(self) -> bytes:
         """Return the bundle's bytes, checked against the hash that was read before."""
@@ -90,8 +107,8 @@ def load_metric(name_or_path: str) -> Metric:
         MissingDependencyError: The onnx package is not installed.
 
     Example:
-        >>> load_metric("pixel").dim
-        1024
+        >>> load_metric("pixel").layout
+        (32, 28)
     """
     names = installed_metrics()
     if name_or_path in names:
@@ -136,6 +153,7 @@ def _inspect(path: Path) -> Metric:
             description=str(described.get("description", "")),
             provenance=str(described.get("provenance", "")),
             licence=str(described.get("licence", "")),
+            layout=_layout(described.get("layout")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise MetricError(f"the metadata of {path} lacks or garbles {error}") from error
@@ -143,7 +161,16 @@ def _inspect(path: Path) -> Metric:
         raise MetricError(f"{path} asks for {metric.similarity}/{metric.resize}, which this version does not know")
     if min(metric.height, metric.width, metric.dim) < 1:
         raise MetricError(f"{path} names a size below 1")
+    if metric.layout is not None and (min(metric.layout) < 1 or metric.layout[0] * metric.layout[1] != metric.dim):
+        raise MetricError(f"{path} names a layout that is not of {metric.dim} elements")
     return metric
+
+
+def _layout(described: Any) -> tuple[int, int] | None:
+    if described is None:
+        return None
+    rows, columns = described
+    return int(rows), int(columns)
 
 
 def _metadata(model: Any, path: Path) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def _write_evidence(
         return {}
     evidence, transform = evidence_of(np.array(pair.evidence, np.float32))
     height, width = synthetic.shape
-    subject = Subject(working_image(synthetic), height, width)
+    subject = Subject(height, width, working_image(synthetic))
     aligned, local_correlation = lay_onto(subject, real.store.working_image(int(real.rows[pair.real_row])), transform)
     names = [f"pair-{number:03d}-{kind}.png" for kind in ("aligned", "agreement")]
     _write(target / names[0], display_png(aligned))

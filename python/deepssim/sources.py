@@ -150,9 +150,10 @@ class SyntheticImages:
                 progress=advance,
             ):
                 seen += len(chunk.records) + len(chunk.skipped)
+                working = chunk.working or [None] * len(chunk.records)
                 subjects = [
-                    Subject(working, record.height, record.width)
-                    for working, record in zip(chunk.working, chunk.records, strict=False)
+                    Subject(record.height, record.width, image)
+                    for record, image in zip(chunk.records, working, strict=True)
                 ]
                 part = matcher.match_rows(chunk.embeddings, work.rows, subjects)
                 entry = {"next_task": chunk.next_task, "images_seen": seen, "digest": _joint(chunk.digests)}
@@ -201,11 +202,10 @@ class SyntheticStore:
         if work.rows:
             progress.status(f"continuing after {work.rows:,} synthetic rows")
         step = min(matcher.chunk_rows, max(total, 1))
-        sizes = None
         if matcher.verifier is not None:
             step = min(step, PART_IMAGES)
-            sizes = self.store.records(["height", "width"])
         buffers = np.empty((2, step, self.store.dim), np.float32)
+        sizes = self.store.records(["height", "width"])
 
         def read(place: tuple[int, int]) -> tuple[int, NDArray[np.float32]]:
             turn, first = place
@@ -216,14 +216,14 @@ class SyntheticStore:
         with progress.track("synthetic rows", total) as advance:
             advance(work.rows)
             for first, rows in read_ahead(enumerate(range(work.rows, total, step)), read):
-                subjects = [] if sizes is None else self._subjects(sizes, first, len(rows))
+                subjects = self._subjects(sizes, first, len(rows), with_working=matcher.verifier is not None)
                 work.add(matcher.match_rows(rows, first, subjects), {})
                 advance(len(rows))
 
-    def _subjects(self, sizes: pa.Table, first: int, n: int) -> list[Subject]:
-        heights, widths = (sizes[name].slice(first, n).to_pylist() for name in ("height", "width"))
-        images = (self.store.working_image(first + i) for i in range(n))
-        return [Subject(*values) for values in zip(images, heights, widths, strict=True)]
+    def _subjects(self, sizes: pa.Table, first: int, n: int, *, with_working: bool) -> list[Subject]:
+        heights, widths = (sizes[name].slice(first, n).fill_null(0).to_pylist() for name in ("height", "width"))
+        images = [self.store.working_image(first + i) if with_working else None for i in range(n)]
+        return [Subject(*values) for values in zip(heights, widths, images, strict=True)]
 
     def records(self, work: WorkFolder) -> Iterator[pa.Table]:
         """Yield the store's records."""

@@ -27,23 +27,21 @@ LIMITS = (
     "Only the images given were examined: another draw of the generator may copy other patients.",
 )
 SCORE_LIMIT = "Copies that the metric does not see are not counted. What it tolerates is named with the metric."
-PIXEL_LIMIT = (
-    "The metric pixel compares thumbnails in place. A copy that was mirrored, turned, shifted or zoomed is "
-    "missed, and a small local change of a copy is not seen."
-)
 CANDIDATES_LIMIT = (
     "Only {candidates} of each synthetic image by the screening score, with a cap on those of one patient, "
     "were laid onto it and compared: a copy whose source is not among them is missed, and more real images and "
     "patients may be concerned than are counted."
 )
-PIXEL_SCREENING_LIMIT = (
-    "The metric pixel screens by thumbnails in place: the source of a copy that was mirrored, turned, shifted or "
-    "zoomed far may not be among the candidates."
-)
 EXACT_LIMIT = (
     "Exact means that no place was seen to deviate clearly: a local change of about a pixel, or one where the image "
     "has no structure, may not be seen."
 )
+PIXEL_SEES = {
+    "none": "in place: a copy that was mirrored, turned, shifted or zoomed",
+    "flips": "as they are and flipped: a copy that was turned, shifted or zoomed",
+    "bank": "mirrored or not, at any angle, shifted and zoomed by up to a tenth: a copy that was moved further or cropped "
+    "to a part",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +189,7 @@ def summarize(
         "pairs_over_threshold": _pairs_dict(outcome),
         "control": _control_dict(outcome, control) if control else None,
         "histogram": _histogram_dict(outcome),
-        "limits": _limits(str(metric["name"]), candidates if is_verified else None),
+        "limits": _limits(metric, candidates if is_verified else None),
         "warnings": warnings,
     }
     summary["verdict"] = _verdict(summary, too_many_skipped)
@@ -202,12 +200,22 @@ def _nearest(candidates: int) -> str:
     return "the nearest real image" if candidates == 1 else f"the {candidates:,} nearest real images"
 
 
-def _limits(metric: str, candidates: int | None) -> list[str]:
+def _limits(metric: dict[str, Any], candidates: int | None) -> list[str]:
     """Return what the result does not show; `candidates` is None where pairs were not verified."""
+    sees = PIXEL_SEES[metric["views"]] if metric["name"] == "pixel" else ""
     if candidates is None:
-        return [*([PIXEL_LIMIT] if metric == "pixel" else []), *LIMITS[:2], SCORE_LIMIT, *LIMITS[2:]]
-    screening = [PIXEL_SCREENING_LIMIT] if metric == "pixel" else []
-    return [CANDIDATES_LIMIT.format(candidates=_nearest(candidates)), *screening, *LIMITS[:2], EXACT_LIMIT, *LIMITS[2:]]
+        pixel = (
+            f"The metric pixel compares thumbnails {sees} is missed, and a small local change of a copy is not seen."
+        )
+        return [*([pixel] if sees else []), *LIMITS[:2], SCORE_LIMIT, *LIMITS[2:]]
+    screening = f"The metric pixel screens by thumbnails {sees} may not have its source among the candidates."
+    return [
+        CANDIDATES_LIMIT.format(candidates=_nearest(candidates)),
+        *([screening] if sees else []),
+        *LIMITS[:2],
+        EXACT_LIMIT,
+        *LIMITS[2:],
+    ]
 
 
 def _by_code(real: Reference, copied: NDArray[np.bool_]) -> tuple[Ints, Ints]:

@@ -86,6 +86,13 @@ def test_flips_are_the_flips_of_numpy():
         np.testing.assert_allclose(made.reshape(7, 4), wanted, atol=1e-6)
 
 
+def test_the_bank_holds_the_flips_and_what_lies_in_place():
+    image = picture(8, 7)
+    bank = make_views(image, BANK)
+    for flip in make_views(image, FLIPS):
+        assert (bank @ flip).max() > 1 - 1e-5
+
+
 def test_a_quarter_turn_is_counter_clockwise_and_a_shift_goes_down_and_right():
     image = picture(6, 6)
     grid = ViewGrid(n_angles=4, shift=1, with_mirror=False)

@@ -198,7 +198,7 @@ def subjects_of(moved: Path) -> list[Subject]:
     subjects = []
     for path in sorted((moved / "synthetic").glob("*.png")):
         pixels = np.asarray(Image.open(path), np.float32)
-        subjects.append(Subject(working_image(pixels), *pixels.shape))
+        subjects.append(Subject(*pixels.shape, working_image(pixels)))
     return subjects
 
 
@@ -228,7 +228,7 @@ def test_batches_and_threads_change_no_bit(moved, reference, monkeypatch):
 
 
 def test_a_handful_of_pixels_proves_nothing(moved, reference):
-    tiny = Subject(np.array([[0, 255]], np.uint8), 1, 2)
+    tiny = Subject(1, 2, np.array([[0, 255]], np.uint8))
     verifier = Verifier(load_calibration("verified"))
     found = verifier.examine([tiny], np.array([[0, 1]]), reference)
     assert (found[..., S1] == -1).all()
@@ -257,7 +257,7 @@ def test_levels_follow_s1_then_s2():
 def test_a_real_image_is_laid_onto_the_synthetic_one():
     image = next(image for _, _, image in make_cohort(1, 1, seed=5))
     turned = apply_view(image, View(angle_deg=10.0))
-    subject = Subject(working_image(turned * np.float32(255)), *turned.shape)
+    subject = Subject(*turned.shape, working_image(turned * np.float32(255)))
     aligned, agreement = lay_onto(subject, working_image(image * np.float32(255)), Transform(angle_degrees=10.0))
     assert float(np.abs(aligned - turned).mean()) < 0.01
     assert float(np.nanmedian(agreement)) > 0.8

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -24,25 +25,51 @@ def encoder() -> Encoder:
     return Encoder(load_metric("pixel"))
 
 
-def test_the_cosine_of_pixel_is_the_correlation_of_thumbnails(encoder):
+def locally_normalised(thumbnail: np.ndarray) -> np.ndarray:
+    """What the metric promises, pixel by pixel in float64: a row of unit norm."""
+    t = thumbnail.astype(np.float64)
+    t = t - t.mean()
+    (rows, columns), sigma, floor = t.shape, 1.5, 0.07
+    r, c = np.arange(rows)[:, None], np.arange(columns)[None, :]
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        out = np.empty_like(values)
+        for y in range(rows):
+            for x in range(columns):
+                weights = np.exp(-((r - y) ** 2 + (c - x) ** 2) / (2 * sigma**2))
+                out[y, x] = (weights * values).sum() / weights.sum()
+        return out
+
+    details = t - smooth(t)
+    made = details / np.sqrt(smooth(details**2) + floor**2 * (t**2).mean())
+    made -= made.mean()
+    return (made / np.linalg.norm(made)).ravel()
+
+
+def test_pixel_is_the_locally_normalised_thumbnail(encoder):
     rng = np.random.default_rng(0)
-    images = [rng.gamma(2.0, 50.0, (136, 112)).astype(np.float32) for _ in range(4)]
+    images = [rng.gamma(2.0, 50.0, (136, 112)).astype(np.float32) for _ in range(3)]
     rows = encoder.encode([encoder.prepare(image) for image in images])
-    thumbnails = [resize_area(image, 32, 32).ravel().astype(np.float64) for image in images]
-    assert np.allclose(rows @ rows.T, np.corrcoef(thumbnails), atol=1e-6)
+    expected = [locally_normalised(resize_area(image, 32, 28)) for image in images]
+    assert np.allclose(rows, expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 65535.0, 1e30])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 65535.0, 1e30, 1e38])
 def test_an_embedding_does_not_depend_on_scale_and_offset(encoder, scale):
-    image = np.random.default_rng(1).random((32, 32), np.float32)
+    image = np.random.default_rng(1).random((32, 28), np.float32)
     moved = (image * np.float32(scale) + np.float32(scale)).astype(np.float32)
     a, b = encoder.encode([image, moved])
     assert float(a.astype(np.float64) @ b) > 1 - 1e-6
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0, 7.3, -1000.3, 3e38])
+def test_a_flat_image_has_no_embedding(encoder, value):
+    assert not encoder.encode([np.full((32, 28), value, np.float32)]).any()
+
+
 def test_a_row_does_not_depend_on_what_else_is_in_the_batch(encoder):
     rng = np.random.default_rng(2)
-    images = list(rng.random((BATCH + 3, 32, 32)).astype(np.float32))
+    images = list(rng.random((BATCH + 3, 32, 28)).astype(np.float32))
     together = encoder.encode(images)
     for i in (0, 5, BATCH - 1, BATCH, BATCH + 2):
         assert (encoder.encode([images[i]])[0] == together[i]).all()
@@ -92,6 +119,41 @@ def test_an_onnx_file_without_metadata_is_no_bundle(tmp_path):
         load_metric(str(tmp_path / "noise.onnx"))
     with pytest.raises(UsageError, match="installed: pixel"):
         load_metric("pixels")
+
+
+def test_a_layout_is_that_of_the_embedding(tmp_path):
+    assert load_metric("pixel").layout == (32, 28)
+
+    def told(layout: object):
+        def change(model: onnx.ModelProto) -> None:
+            (entry,) = model.metadata_props
+            described = json.loads(entry.value)
+            described.pop("layout")
+            entry.value = json.dumps({**described, **({"layout": layout} if layout is not None else {})})
+
+        return change
+
+    assert load_metric(str(altered(tmp_path, told(None)))).layout is None
+    for wrong in ([32, 32], [-32, -28], [896], "32", 896, [32, 28, 1]):
+        with pytest.raises(MetricError, match="layout|metadata"):
+            load_metric(str(altered(tmp_path, told(wrong))))
+
+
+def test_each_kind_of_views_has_thresholds_of_its_own(tmp_path):
+    metric = load_metric("pixel")
+    assert metric.calibration() == metric.calibration("bank")
+    for views in ("none", "flips", "bank"):
+        calibration = metric.calibration(views)
+        assert calibration.views == views
+        calibration.check_views(views)
+    with pytest.raises(UsageError, match="--views none, not bank"):
+        metric.calibration("none").check_views("bank")
+    given_thresholds("pixel", ".5,.8").check_views("bank")
+    lonely = load_metric(str(altered(tmp_path, lambda model: None)))
+    with pytest.raises(MetricError, match="for --views flips; give them with --thresholds"):
+        lonely.calibration("flips")
+    with pytest.raises(MetricError, match="of its own; give"):
+        lonely.calibration("none")
 
 
 @given(st.floats(-1, 1, allow_subnormal=False), st.sampled_from([">", ">="]))

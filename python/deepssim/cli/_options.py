@@ -11,6 +11,8 @@ import click
 if TYPE_CHECKING:
     from deepssim.calibration import Calibration
 
+VIEWS = ("none", "flips", "bank")  # of deepssim.screening, which is not loaded for a help text
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 MOST_SIDE = 65536
@@ -162,6 +164,12 @@ def match_options(function: F) -> F:
                 default=64,
                 show_default=True,
                 help="Pairs over the threshold listed for each synthetic image; all are counted.",
+            ),
+            click.option(
+                "--views",
+                type=click.Choice(VIEWS),
+                help="How synthetic images are seen: in place (none), flipped too (flips), or mirrored, turned, "
+                "shifted and zoomed too (bank). Default: bank for a metric that can, such as pixel, else none.",
             ),
             click.option(
                 "--verify/--no-verify",

@@ -51,6 +51,7 @@ def command(
     thresholds: str | None,
     calibration: str | None,
     verify: bool | None,
+    views: str | None,
     memory_limit: int,
     max_skipped: float,
     fail_above: float | None,
@@ -87,7 +88,7 @@ def command(
         images=ImageOptions(slices=slices, axis=axis, group_by=group_by, max_pixels=max_pixels),
         # Synthetic images have no patient of their own: only a manifest or the files may say otherwise.
         synthetic_images=ImageOptions(slices=slices, axis=axis, max_pixels=max_pixels),
-        match=MatchOptions(k, max_per_group, max_listed, threads, memory_limit, seed),
+        match=MatchOptions(k, max_per_group, max_listed, threads, memory_limit, seed, views=views),
         device=device,
         max_skipped=max_skipped,
         with_csv=with_csv,

@@ -75,8 +75,8 @@ class ViewGrid:
 
 # Both flips together are half a turn, so one mirror and two angles give all four.
 FLIPS = ViewGrid(n_angles=2)
-# Finer than the width of what correlates at a shorter side of 28 pixels.
-BANK = ViewGrid(n_angles=45, zooms=(0.93, 1.0, 1.07), shift=3)
+# Finer than the width of what correlates at a shorter side of 28 pixels; a multiple of four angles holds the flips too.
+BANK = ViewGrid(n_angles=44, zooms=(0.93, 1.0, 1.07), shift=3)
 
 
 def make_views(image: NDArray[np.float32], grid: ViewGrid, *, aspect: float = 1.0) -> NDArray[np.float32]:
