@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from deepssim.progress import Progress
 from deepssim.read_ahead import read_ahead
 from deepssim.store import SKIPPED_SCHEMA, Store, record_table, skipped_table
 from deepssim.tables import write_table
+from deepssim.working import Working
 
 # A killed run repeats at most so many images.
 PART_IMAGES = 1024
@@ -150,7 +151,7 @@ class SyntheticImages:
                 progress=advance,
             ):
                 seen += len(chunk.records) + len(chunk.skipped)
-                working = chunk.working or [None] * len(chunk.records)
+                working: Sequence[Working | None] = chunk.working or [None] * len(chunk.records)
                 subjects = [
                     Subject(record.height, record.width, image)
                     for record, image in zip(chunk.records, working, strict=True)

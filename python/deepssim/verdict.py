@@ -39,8 +39,8 @@ EXACT_LIMIT = (
 PIXEL_SEES = {
     "none": "in place: a copy that was mirrored, turned, shifted or zoomed",
     "flips": "as they are and flipped: a copy that was turned, shifted or zoomed",
-    "bank": "mirrored or not, at any angle, shifted and zoomed by up to a tenth: a copy that was moved further or cropped "
-    "to a part",
+    "bank": "mirrored or not, at any angle, shifted and zoomed by up to a tenth: a copy that was moved further or "
+    "cropped to a part",
 }
 
 
@@ -204,9 +204,7 @@ def _limits(metric: dict[str, Any], candidates: int | None) -> list[str]:
     """Return what the result does not show; `candidates` is None where pairs were not verified."""
     sees = PIXEL_SEES[metric["views"]] if metric["name"] == "pixel" else ""
     if candidates is None:
-        pixel = (
-            f"The metric pixel compares thumbnails {sees} is missed, and a small local change of a copy is not seen."
-        )
+        pixel = f"The metric pixel compares thumbnails {sees} is missed, and a small local change is not seen."
         return [*([pixel] if sees else []), *LIMITS[:2], SCORE_LIMIT, *LIMITS[2:]]
     screening = f"The metric pixel screens by thumbnails {sees} may not have its source among the candidates."
     return [

@@ -135,7 +135,7 @@ def test_a_layout_is_that_of_the_embedding(tmp_path):
 
     assert load_metric(str(altered(tmp_path, told(None)))).layout is None
     for wrong in ([32, 32], [-32, -28], [896], "32", 896, [32, 28, 1]):
-        with pytest.raises(MetricError, match="layout|metadata"):
+        with pytest.raises(MetricError, match=r"layout|metadata"):
             load_metric(str(altered(tmp_path, told(wrong))))
 
 
@@ -148,7 +148,7 @@ def test_each_kind_of_views_has_thresholds_of_its_own(tmp_path):
         calibration.check_views(views)
     with pytest.raises(UsageError, match="--views none, not bank"):
         metric.calibration("none").check_views("bank")
-    given_thresholds("pixel", ".5,.8").check_views("bank")
+    Calibration("pixel", Threshold(0.5), Threshold(0.8), source="").check_views("bank")
     lonely = load_metric(str(altered(tmp_path, lambda model: None)))
     with pytest.raises(MetricError, match="for --views flips; give them with --thresholds"):
         lonely.calibration("flips")
