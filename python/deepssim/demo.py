@@ -23,6 +23,7 @@ from deepssim.audit import AuditOptions, AuditResult, audit
 from deepssim.disk import make_private_folder, replacing
 from deepssim.errors import UsageError
 from deepssim.images import ImageOptions
+from deepssim.matching import MatchOptions
 from deepssim.perturb import degrade, near_copy
 from deepssim.phantom import make_cohort
 from deepssim.progress import Progress, Silent
@@ -123,7 +124,8 @@ def run_demo(
         folder / "synthetic",
         folder / "result",
         holdout=folder / "holdout",
-        options=AuditOptions(images=ImageOptions(group_by="parent"), command="demo"),
+        # Nothing planted was turned or moved, and the demo should not take long.
+        options=AuditOptions(images=ImageOptions(group_by="parent"), match=MatchOptions(views="flips"), command="demo"),
         progress=report,
     )
     return result, compare_with_truth(folder)

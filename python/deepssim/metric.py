@@ -71,14 +71,14 @@ class Metric:
         Raises:
             MetricError: There are none.
         """
-        path = self.path.with_suffix(".calibration.json")
-        if path.is_file():
-            calibration = Calibration.read(path)
+        special = self.path.with_suffix(f".views-{views}.calibration.json")
+        default = self.path.with_suffix(".calibration.json")
+        if special.is_file():
+            return Calibration.read(special)
+        if default.is_file():
+            calibration = Calibration.read(default)
             if views is None or calibration.views in (None, views):
                 return calibration
-        path = self.path.with_suffix(f".views-{views}.calibration.json")
-        if path.is_file():
-            return Calibration.read(path)
         of = f" for --views {views}" if views not in (None, "none") else ""
         raise MetricError(
             f"the metric {self.name} has no thresholds of its own{of}; give them with --thresholds NEAR,EXACT"

@@ -68,6 +68,19 @@ def coarse_views(grid: ViewGrid) -> Ints:
     return np.asarray(part[:, :, :, near][:, :, :, :, near].ravel(), np.int64)
 
 
+def in_place(grid: ViewGrid) -> int | None:
+    """Return the index of the view that changes nothing, None where there is none.
+
+    Example:
+        >>> in_place(FLIPS)
+        0
+    """
+    if not grid.n_angles or 1.0 not in grid.zooms:
+        return None
+    across = 2 * grid.shift + 1
+    return (grid.zooms.index(1.0) * across + grid.shift) * across + grid.shift
+
+
 @dataclass(frozen=True, slots=True)
 class Screen:
     """How queries are seen and searched for.
@@ -152,10 +165,13 @@ class Screen:
 
     def _views(self, queries: Floats, aspects: Sequence[float]) -> Iterator[tuple[int, Floats]]:
         """Yield the views of each query, those of the next being made meanwhile."""
+        place = in_place(self.grid)
 
         def see(i: int) -> tuple[int, Floats]:
-            image = queries[i].reshape(self.layout)
-            return i, make_views(image, self.grid, aspect=float(aspects[i]))
+            views = make_views(queries[i].reshape(self.layout), self.grid, aspect=float(aspects[i]))
+            if place is not None:
+                views[place] = queries[i]  # to the bit: no view makes a pair score less than in place
+            return i, views
 
         return read_ahead(range(len(queries)), see)
 
