@@ -25,12 +25,12 @@ using Images = std::vector<const RegistrationImage*>;
 py::ssize_t size(std::size_t n) { return static_cast<py::ssize_t>(n); }
 
 // What verify() writes for a pair.
-constexpr std::size_t kColumns = 11;
+constexpr std::size_t kColumns = 12;
 void write_row(const Registration& registration, const Evidence& evidence, double* out) {
     const Transform& t = registration.transform;
     const double row[kColumns] = {
-        t.is_mirrored ? 1.0 : 0.0, t.angle_degrees, t.shift_rows, t.shift_columns, t.scale,         registration.fit,
-        registration.overlap,      evidence.s1,     evidence.s2,  evidence.ncc,    evidence.overlap};
+        t.is_mirrored ? 1.0 : 0.0, t.angle_degrees, t.shift_rows, t.shift_columns,     t.scale,      registration.fit,
+        registration.overlap,      evidence.s1,     evidence.s2,  evidence.local_mean, evidence.ncc, evidence.overlap};
     std::copy(std::begin(row), std::end(row), out);
 }
 
@@ -101,7 +101,7 @@ py::tuple evidence(const RegistrationImage& fixed, const RegistrationImage& movi
         aligner.look_at(fixed);
         found = aligner.evidence(moving, transform, maps);
     }
-    return py::make_tuple(found.s1, found.s2, found.ncc, found.overlap, agreement, local);
+    return py::make_tuple(found.s1, found.s2, found.local_mean, found.ncc, found.overlap, agreement, local);
 }
 
 }  // namespace

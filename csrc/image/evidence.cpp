@@ -1,6 +1,7 @@
 // What a registered pair says about being a copy: S1 and S2 over the pixels that both images show.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
 #include "deepssim/exact.hpp"
@@ -13,9 +14,10 @@ namespace {
 constexpr double kLeastOverlap = 0.35;
 constexpr double kNoEvidence = -1.0;
 // Lengths in pixels at the reference width.
-constexpr double kNormSigma = 4.0;
-constexpr double kNormFloor = 0.02;
+constexpr double kBlurSigma = 1.0;
+constexpr double kNormSigma = 3.0;
 constexpr double kWindowRadius = 3.0;
+constexpr double kEdge = 1.0;
 constexpr double kErosion = 2.0;
 constexpr float kConstant = 0.3F;
 constexpr double kLowestPart = 0.01;
@@ -57,39 +59,62 @@ double mean_of_lowest(const Plane& values, const SpanList& spans, double part, s
     return sum / static_cast<double>(wanted);
 }
 
-// Copies values * others (others may be null) inside the spans, NaN outside.
-void write_map(const Plane& values, const Plane* others, const SpanList& spans, float* out) {
-    std::fill_n(out, static_cast<std::size_t>(values.rows) * static_cast<std::size_t>(values.cols),
-                std::numeric_limits<float>::quiet_NaN());
-    for (int y = 0; y < values.rows; ++y) {
-        const auto at = static_cast<std::size_t>(y);
-        for (int x = spans.first[at]; x < spans.last[at]; ++x) {
-            out[y * values.cols + x] = values.row(y)[x] * (others == nullptr ? 1.0F : others->row(y)[x]);
+// Copies values * others (others may be null) of a level inside its spans to the pixels of an image, NaN outside.
+void write_map(const Plane& values, const Plane* others, const SpanList& spans, const Plane& image, float* out) {
+    for (int y = 0; y < image.rows; ++y) {
+        const int row = static_cast<int>((2 * std::int64_t{y} + 1) * values.rows / (2 * std::int64_t{image.rows}));
+        const auto at = static_cast<std::size_t>(row);
+        for (int x = 0; x < image.cols; ++x, ++out) {
+            const int col = static_cast<int>((2 * std::int64_t{x} + 1) * values.cols / (2 * std::int64_t{image.cols}));
+            const bool is_inside = col >= spans.first[at] && col < spans.last[at];
+            *out = !is_inside          ? std::numeric_limits<float>::quiet_NaN()
+                   : others == nullptr ? values.row(row)[col]
+                                       : values.row(row)[col] * others->row(row)[col];
         }
     }
 }
 
-// Masked local normalisation of both images and their local correlation, in the fixed frame.
+void fill_mask(const SpanList& spans, const Plane& like, Plane& mask) {
+    mask.reset(like.rows, like.cols);
+    std::fill(mask.pixels.begin(), mask.pixels.end(), 0.0F);
+    for (int y = 0; y < like.rows; ++y) {
+        const auto at = static_cast<std::size_t>(y);
+        std::fill_n(mask.row(y) + spans.first[at], std::max(0, spans.last[at] - spans.first[at]), 1.0F);
+    }
+}
+
+// The Gaussian mean of what lies in the mask, zero elsewhere.
+void blur_inside(Aligner::Workspace& work, const Plane& fixed) {
+    const std::vector<simd::Box> boxes = gaussian_boxes(kBlurSigma * fixed.cols / kReferenceWidth);
+    const std::size_t n = fixed.padded_size();
+    work.smoother.run(work.mask, nullptr, boxes, work.inverse);
+    float* inverse = work.inverse.pixels.data();
+    const float* mask = work.mask.pixels.data();
+    for (std::size_t k = 0; k < n; ++k) inverse[k] = mask[k] / std::max(inverse[k], 1e-6F);
+    const Plane* images[2] = {&fixed, &work.warped};
+    for (int i = 0; i < 2; ++i) {
+        work.smoother.run(*images[i], &work.mask, boxes, work.blurred[i]);
+        float* out = work.blurred[i].pixels.data();
+        for (std::size_t k = 0; k < n; ++k) out[k] *= inverse[k];
+    }
+}
+
+// Masked local normalisation of both blurred images and their local correlation, in the fixed frame.
 void correlate_locally(Aligner::Workspace& work, const Plane& fixed) {
     const int cols = fixed.cols;
     const std::vector<simd::Box> gaussian = gaussian_boxes(kNormSigma * cols / kReferenceWidth);
     const simd::Box window[] = {window_box(scaled(kWindowRadius, cols))};
-    const Plane* images[2] = {&fixed, &work.warped};
     Plane* const sums = work.sums;
     work.smoother.run(work.mask, nullptr, gaussian, sums[0]);
     for (int i = 0; i < 2; ++i) {
-        // The fixed image has to be cut to the overlap; the warped one is zero outside anyway.
-        Plane& local = work.locals[i];
-        local.reset(fixed.rows, fixed.cols);
-        for (std::size_t k = 0; k < fixed.padded_size(); ++k) {
-            local.pixels[k] = images[i]->pixels[k] * work.mask.pixels[k];
-        }
-        work.smoother.run(local, nullptr, gaussian, sums[1]);
-        work.smoother.run(local, &local, gaussian, sums[2]);
-        work.kernels.local_norm({local.pixels.data(), sums[1].pixels.data(), sums[2].pixels.data(),
+        const Plane& image = work.blurred[i];
+        work.smoother.run(image, nullptr, gaussian, sums[1]);
+        work.smoother.run(image, &image, gaussian, sums[2]);
+        work.locals[i].reset(fixed.rows, cols);
+        work.kernels.local_norm({image.pixels.data(), sums[1].pixels.data(), sums[2].pixels.data(),
                                  sums[0].pixels.data(), work.mask.pixels.data(),
-                                 static_cast<float>(kNormFloor * kNormFloor), fixed.padded_size(),
-                                 local.pixels.data()});
+                                 static_cast<float>(kLocalFloor * kLocalFloor), fixed.padded_size(),
+                                 work.locals[i].pixels.data()});
     }
     const Plane& a = work.locals[0];
     const Plane& b = work.locals[1];
@@ -105,42 +130,23 @@ void correlate_locally(Aligner::Workspace& work, const Plane& fixed) {
                                     fixed.padded_size(), work.correlation.pixels.data()});
 }
 
-// Warps one plane of the moving image; the spans and the warped plane stay in the workspace.
-double warp_and_correlate(Aligner::Workspace& work, const Pose& pose, const Plane& fixed, const Plane& moving,
-                          double factor_rows = 1.0, double factor_columns = 1.0) {
-    simd::WarpJob job{};
-    work.warped.reset(fixed.rows, fixed.cols);
-    place_warp(pose, moving, factor_rows, factor_columns, work.spans, job);
-    job.fixed = fixed.pixels.data();
-    job.out = work.warped.pixels.data();
-    const simd::PairSums sums = work.kernels.warp(job);
-    return correlation_of(sums, static_cast<double>(work.spans.count));
+double correlate(const Aligner::Workspace& work, const Plane (&planes)[2], const SpanList& spans) {
+    const simd::PairSums sums = work.kernels.pair(
+        {planes[0].pixels.data(), planes[1].pixels.data(), planes[0].stride, spans.view(), planes[0].rows});
+    return correlation_of(sums, static_cast<double>(spans.count));
 }
 
-// The level next to the reference width: at finer ones noise outweighs structure where the image is smooth.
-std::size_t reference_level(const RegistrationImage::Parts& parts) {
-    std::size_t best = 0;
-    const auto apart = [&](std::size_t level) {
-        return std::abs(std::log2(parts.levels[level].normalised.cols / kReferenceWidth));
-    };
-    for (std::size_t level = 1; level < parts.levels.size(); ++level) {
-        if (apart(level) < apart(best)) best = level;
-    }
-    return best;
-}
-
-void fill_mask(Aligner::Workspace& work, const Plane& like) {
-    work.mask.reset(like.rows, like.cols);
-    std::fill(work.mask.pixels.begin(), work.mask.pixels.end(), 0.0F);
-    for (int y = 0; y < like.rows; ++y) {
-        const auto at = static_cast<std::size_t>(y);
-        const int first = work.spans.first[at];
-        std::fill_n(work.mask.row(y) + first, std::max(0, work.spans.last[at] - first), 1.0F);
-    }
+double mean_of(const Aligner::Workspace& work, const Plane& values, const SpanList& spans) {
+    if (spans.count == 0) return kNoEvidence;
+    const float* pixels = values.pixels.data();
+    return work.kernels.pair({pixels, pixels, values.stride, spans.view(), values.rows}).a /
+           static_cast<double>(spans.count);
 }
 
 }  // namespace
 
+// Whatever smooths is applied after warping and within the overlap: what lies beyond, be it fill or more of the
+// image, is in one of the two images only, and would differ along the whole seam.
 Evidence Aligner::evidence(const RegistrationImage& moving, const Transform& transform, const EvidenceMaps& maps) {
     Workspace& work = *workspace_;
     check_pair(work, moving);
@@ -148,26 +154,31 @@ Evidence Aligner::evidence(const RegistrationImage& moving, const Transform& tra
     const Pose pose = pose_of(transform);
     const RegistrationImage::Parts& fixed = work.fixed->parts();
     const Plane& sharp = fixed.levels.front().normalised;
+    const Plane& grey = fixed.grey;
+    const Level& level = fixed.levels[fixed.evidence_level];
+    simd::WarpJob job{};
+    place_warp(pose, sharp, 1.0, 1.0, work.full, job);
+    place_warp(pose, moving.parts().grey, level.factor_rows, level.factor_columns, work.spans, job);
+    work.warped.reset(grey.rows, grey.cols);
+    job.fixed = grey.pixels.data();
+    job.out = work.warped.pixels.data();
+    work.kernels.warp(job);
+    work.edge.erode(work.spans, grey.cols, scaled(kEdge, grey.cols));
+    work.inner.erode(work.spans, grey.cols, scaled(kErosion, grey.cols));
+    fill_mask(work.edge, grey, work.mask);
+    blur_inside(work, grey);
+    correlate_locally(work, grey);
     Evidence out;
-    const std::size_t level = reference_level(fixed);
-    const Level& a = fixed.levels[level];
-    out.s1 = warp_and_correlate(work, pose, a.normalised, moving.parts().levels[level].normalised, a.factor_rows,
-                                a.factor_columns);
-    if (maps.agreement != nullptr) {
-        warp_and_correlate(work, pose, sharp, moving.parts().levels.front().normalised);
-        write_map(work.warped, &sharp, work.spans, maps.agreement);
-    }
-    out.ncc = warp_and_correlate(work, pose, fixed.blurred, moving.parts().blurred);
-    out.overlap = overlap_of(pose, work.spans.count, sharp.rows, sharp.cols);
-    fill_mask(work, sharp);
-    correlate_locally(work, fixed.blurred);
-    const int erosion = scaled(kErosion, sharp.cols);
-    work.inner.erode(work.spans, sharp.cols, erosion);
-    if (maps.local_correlation != nullptr) {
-        write_map(work.correlation, nullptr, work.inner, maps.local_correlation);
-    }
+    out.overlap = overlap_of(pose, work.full.count, sharp.rows, sharp.cols);
+    out.s1 = correlate(work, work.locals, work.edge);
+    out.ncc = correlate(work, work.blurred, work.edge);
     out.s2 = mean_of_lowest(work.correlation, work.inner, kLowestPart, work.lowest);
-    if (out.overlap < kLeastOverlap) out.s1 = out.s2 = out.ncc = kNoEvidence;
+    out.local_mean = mean_of(work, work.correlation, work.inner);
+    if (out.overlap < kLeastOverlap) out.s1 = out.s2 = out.local_mean = out.ncc = kNoEvidence;
+    if (maps.agreement != nullptr) write_map(work.locals[0], &work.locals[1], work.edge, sharp, maps.agreement);
+    if (maps.local_correlation != nullptr) {
+        write_map(work.correlation, nullptr, work.inner, sharp, maps.local_correlation);
+    }
     return out;
 }
 

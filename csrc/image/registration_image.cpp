@@ -13,7 +13,6 @@ namespace {
 
 constexpr std::size_t kMaxSide = 4096;
 constexpr double kThumbnailSide = 28.0;  // the pyramid goes down to about this width
-constexpr double kBlurSigma = 0.7;
 
 void check(MatrixView image) {
     if (image.rows == 0 || image.cols == 0) throw InvalidInput("the image is empty; give one with pixels");
@@ -53,17 +52,6 @@ class Normaliser {
         kernels_.local_norm({image.pixels.data(), sums_.pixels.data(), squares_.pixels.data(), weights_.pixels.data(),
                              ones_.pixels.data(), static_cast<float>(kLocalFloor * kLocalFloor), image.padded_size(),
                              out.pixels.data()});
-    }
-
-    // The Gaussian mean of the pixels inside the image.
-    void blur(const Plane& image, double sigma, Plane& out) {
-        const std::vector<simd::Box> boxes = gaussian_boxes(sigma);
-        smoother_.run(image, nullptr, boxes, sums_);
-        fill_weights(image, boxes);
-        out.reset(image.rows, image.cols);
-        for (int y = 0; y < image.rows; ++y) {
-            for (int x = 0; x < image.cols; ++x) out.row(y)[x] = sums_.row(y)[x] / weights_.row(y)[x];
-        }
     }
 
    private:
@@ -137,6 +125,8 @@ RegistrationImage::RegistrationImage(MatrixView image, std::string_view isa) {
     const double side = static_cast<double>(image.cols);
     const double halvings = std::clamp(std::round(std::log2(side / kThumbnailSide)), 0.0, 7.0);
     const auto n_levels = static_cast<std::size_t>(halvings) + 1;
+    const double above = std::round(std::log2(side / kReferenceWidth));
+    parts->evidence_level = std::min(n_levels - 1, static_cast<std::size_t>(std::max(0.0, above)));
     Normaliser normaliser(kernels);
     MatrixView source = image;
     Plane grey;
@@ -145,6 +135,7 @@ RegistrationImage::RegistrationImage(MatrixView image, std::string_view isa) {
         const auto rows =
             static_cast<std::size_t>(std::max(1.0, std::round(static_cast<double>(image.rows) / divisor)));
         const auto cols = static_cast<std::size_t>(std::max(1.0, std::round(side / divisor)));
+        if (level > 0 && level - 1 == parts->evidence_level) parts->grey = grey;
         Plane smaller = level == 0 ? shrunk(image, rows, cols) : shrunk(source, rows, cols);
         grey = std::move(smaller);
         source = {grey.pixels.data(), rows, cols, grey.stride};
@@ -153,8 +144,8 @@ RegistrationImage::RegistrationImage(MatrixView image, std::string_view isa) {
         made.factor_columns = side / static_cast<double>(cols);
         normaliser.run(grey, local_sigma(n_levels - 1 - level, static_cast<double>(cols)), made.normalised);
         parts->levels.push_back(std::move(made));
-        if (level == 0) normaliser.blur(grey, kBlurSigma * side / kReferenceWidth, parts->blurred);
     }
+    if (parts->evidence_level + 1 == n_levels) parts->grey = std::move(grey);
     parts_ = std::move(parts);
 }
 
@@ -162,10 +153,10 @@ RegistrationImage::~RegistrationImage() = default;
 RegistrationImage::RegistrationImage(RegistrationImage&&) noexcept = default;
 RegistrationImage& RegistrationImage::operator=(RegistrationImage&&) noexcept = default;
 
-std::size_t RegistrationImage::rows() const { return static_cast<std::size_t>(parts_->blurred.rows); }
-std::size_t RegistrationImage::cols() const { return static_cast<std::size_t>(parts_->blurred.cols); }
+std::size_t RegistrationImage::rows() const { return static_cast<std::size_t>(parts_->levels.front().normalised.rows); }
+std::size_t RegistrationImage::cols() const { return static_cast<std::size_t>(parts_->levels.front().normalised.cols); }
 std::size_t RegistrationImage::bytes() const {
-    std::size_t floats = parts_->blurred.pixels.size();
+    std::size_t floats = parts_->grey.pixels.size();
     for (const Level& level : parts_->levels) floats += level.normalised.pixels.size();
     return floats * sizeof(float);
 }

@@ -21,7 +21,8 @@ struct Level {
 
 struct RegistrationImage::Parts {
     std::vector<Level> levels;  // full resolution first; the last is the thumbnail
-    Plane blurred;              // full resolution, what S2 and the plain correlation look at
+    std::size_t evidence_level = 0;
+    Plane grey;  // of the evidence level
 };
 
 // Boxes that together have this standard deviation in pixels: extended box filters, three passes (Gwosdek et al.,

@@ -51,7 +51,11 @@ struct Aligner::Workspace {
     SpanList inner;
     // Evidence.
     Plane mask;
+    Plane inverse;  // of the smoothed mask
+    Plane blurred[2];
     Plane locals[2];
+    SpanList full;
+    SpanList edge;  // spans less what interpolation mixed with the fill
     Plane sums[6];
     Plane correlation;
     std::vector<float> lowest;

@@ -129,6 +129,28 @@ inline PairSums warp_body(const WarpJob& job) {
     return {sums[0], sums[1], sums[2], sums[3], sums[4]};
 }
 
+inline PairSums pair_body(const PairJob& job) {
+    double sums[5] = {};
+    V lanes[5] = {};
+    for (int y = 0; y < job.rows; ++y) {
+        const int first = job.spans.first[y];
+        const int last = job.spans.last[y];
+        for (int x = first / kLanes * kLanes; first < last && x < last; x += kLanes) {
+            const I mask = inside(x, first, last);
+            const V a = kept(load(job.a + y * job.stride + x), mask);
+            const V b = kept(load(job.b + y * job.stride + x), mask);
+            lanes[0] += a;
+            lanes[1] += b;
+            lanes[2] += a * a;
+            lanes[3] += b * b;
+            lanes[4] += a * b;
+        }
+        if (y % kFlushRows == kFlushRows - 1) flush(lanes, sums);
+    }
+    flush(lanes, sums);
+    return {sums[0], sums[1], sums[2], sums[3], sums[4]};
+}
+
 inline void normal_body(const NormalJob& job, double* sums) {
     for (std::size_t k = 0; k < kNormalTerms; ++k) sums[k] = 0.0;
     V lanes[kNormalTerms] = {};

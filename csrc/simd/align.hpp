@@ -40,6 +40,15 @@ struct PairSums {
     double ab;
 };
 
+// Sums of two planes and of their products over the spans.
+struct PairJob {
+    const float* a;
+    const float* b;
+    std::ptrdiff_t stride;
+    Spans spans;
+    int rows;
+};
+
 // The normal equations of one Gauss-Newton step; see register.cpp.
 struct NormalJob {
     const float* fixed;
@@ -121,6 +130,7 @@ struct LocalCorrelationJob {
 struct AlignKernels {
     const char* name;
     PairSums (*warp)(const WarpJob& job);
+    PairSums (*pair)(const PairJob& job);
     void (*normal)(const NormalJob& job, double* sums);
     void (*smooth)(const SmoothJob& job);
     void (*bank)(const BankJob& job);

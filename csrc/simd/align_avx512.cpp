@@ -3,7 +3,7 @@
 
 namespace deepssim::simd {
 
-extern const AlignKernels kAlignAvx512 = {"avx512",  warp_body,       normal_body,           smooth_body,
-                                          bank_body, local_norm_body, local_correlation_body};
+extern const AlignKernels kAlignAvx512 = {"avx512",    warp_body, pair_body,       normal_body,
+                                          smooth_body, bank_body, local_norm_body, local_correlation_body};
 
 }  // namespace deepssim::simd

@@ -224,7 +224,7 @@ def evidence(
     *,
     with_maps: bool = False,
     isa: str = "",
-) -> tuple[float, float, float, float, NDArray[np.float32], NDArray[np.float32]]: ...
+) -> tuple[float, float, float, float, float, NDArray[np.float32], NDArray[np.float32]]: ...
 def verify_images(
     fixed: Sequence[RegistrationImage],
     moving: Sequence[RegistrationImage],

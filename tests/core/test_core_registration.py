@@ -80,14 +80,22 @@ def masked_norm(image, mask, sigma, floor):
     return (image - mean) / np.sqrt(variance + floor**2) * mask
 
 
+def normalised_by_definition(a, b):
+    """Two images as they lie, blurred and normalised within all but their border."""
+    unit = a.shape[1] / 112
+    border = max(1, round(unit))
+    mask = np.pad(np.ones(tuple(n - 2 * border for n in a.shape)), border)
+    blur = [gaussian_matrix(n, unit) for n in a.shape]
+    weights = np.maximum(smooth(mask, *blur), 1e-6)
+    return [masked_norm(smooth(x * mask, *blur) / weights * mask, mask, 3 * unit, 0.04) for x in (a, b)], mask
+
+
 def local_correlation_by_definition(a, b):
     """S2's map of two images as they lie."""
-    mask = np.ones(a.shape)
     unit = a.shape[1] / 112
-    blur = [gaussian_matrix(n, 0.7 * unit) for n in a.shape]
-    a, b = (masked_norm(smooth(x, *blur) / smooth(mask, *blur), mask, 4 * unit, 0.02) for x in (a, b))
+    (a, b), mask = normalised_by_definition(a, b)
     window = [box_matrix(n, max(1, round(3 * unit)), 0) for n in a.shape]
-    weights = smooth(mask, *window)
+    weights = np.maximum(smooth(mask, *window), 1e-6)
     mean_a, mean_b = smooth(a, *window) / weights, smooth(b, *window) / weights
     var_a = smooth(a * a, *window) / weights - mean_a**2
     var_b = smooth(b * b, *window) / weights - mean_b**2
@@ -173,14 +181,15 @@ def test_local_correlation_is_what_its_definition_says(shape):
     assert np.isnan(maps.local_correlation[:border]).all()
     lowest = np.sort(inner.ravel())[: math.ceil(0.01 * inner.size)]
     assert found.s2 == pytest.approx(lowest.mean(), abs=2e-4)
+    assert found.local_mean == pytest.approx(inner.mean(), abs=2e-5)
 
 
 def test_s1_is_the_correlation_of_locally_normalised_images():
     rng = np.random.default_rng(0)
     a = rng.random((136, 112), np.float32)
     b = np.clip(a + rng.normal(0, 0.2, a.shape), 0, 1).astype(np.float32)
-    normed = [masked_norm(x.astype(np.float64), np.ones(x.shape), 5.0, 0.04) for x in (a, b)]
-    expected = np.corrcoef(normed[0].ravel(), normed[1].ravel())[0, 1]
+    normed, mask = normalised_by_definition(a.astype(np.float64), b.astype(np.float64))
+    expected = np.corrcoef(normed[0][mask > 0], normed[1][mask > 0])[0, 1]
     assert evidence(a, b, Transform()).s1 == pytest.approx(expected, abs=1e-4)
 
 
@@ -191,7 +200,7 @@ def test_every_instruction_set_gives_the_same_bits():
         a, b = (_core.RegistrationImage(x, isa=isa) for x in (copy, PHANTOM))
         numbers, fit, overlap = _core.register_images(a, b, isa=isa)
         found = _core.evidence(a, b, numbers, with_maps=True, isa=isa)
-        answers.add((numbers, fit, overlap, *found[:4], found[4].tobytes(), found[5].tobytes()))
+        answers.add((numbers, fit, overlap, *found[:5], found[5].tobytes(), found[6].tobytes()))
     assert len(answers) == 1
 
 
@@ -218,14 +227,14 @@ def test_tiny_long_and_constant_images_give_an_answer(shape, value):
     numbers = evidence(a, b, found.transform)
     assert -1 <= found.fit <= 1
     assert 0.35 <= found.overlap <= 1
-    assert all(math.isfinite(x) for x in (numbers.s1, numbers.s2, numbers.ncc))
+    assert all(math.isfinite(x) for x in (numbers.s1, numbers.s2, numbers.local_mean, numbers.ncc))
     if value is not None:
         assert (found.fit, numbers.s1, numbers.ncc) == (0.0, 0.0, 0.0)
 
 
 def test_too_little_overlap_is_no_evidence():
     numbers = evidence(PHANTOM, PHANTOM, Transform(shift_rows=120.0))
-    assert (numbers.s1, numbers.s2, numbers.ncc) == (-1.0, -1.0, -1.0)
+    assert (numbers.s1, numbers.s2, numbers.local_mean, numbers.ncc) == (-1.0,) * 4
     assert 0 < numbers.overlap < 0.35
 
 

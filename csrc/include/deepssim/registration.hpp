@@ -26,7 +26,7 @@ Matrix23 matrix_of(const Transform& transform, std::size_t rows, std::size_t col
 // The transform that undoes this one.
 Transform inverse(const Transform& transform);
 
-// Everything of one image that does not depend on the other: pyramid, locally normalised levels, a blurred copy.
+// Everything of one image that does not depend on the other: a pyramid of locally normalised levels, grey values.
 // Never changes once made, so any number of threads may read it.
 class RegistrationImage {
    public:
@@ -56,10 +56,11 @@ struct Registration {
 };
 
 struct Evidence {
-    double s1 = 0.0;       // correlation of the locally normalised images over the overlap
-    double s2 = 0.0;       // how well the worst places agree: low end of local correlation
-    double ncc = 0.0;      // correlation of the blurred grey values over the overlap
-    double overlap = 0.0;  // as in Registration
+    double s1 = 0.0;          // correlation of the locally normalised images over the overlap
+    double s2 = 0.0;          // how well the worst places agree: low end of local correlation
+    double local_mean = 0.0;  // mean of the local correlation whose low end S2 is
+    double ncc = 0.0;         // correlation of the blurred grey values over the overlap
+    double overlap = 0.0;     // as in Registration
 };
 
 // Where to write maps, each (rows, cols), NaN outside the overlap; null: not wanted.

@@ -117,19 +117,21 @@ class Registration:
 class Evidence:
     """How well a registered pair agrees; all over the pixels that both images show.
 
-    Where under 35 % overlap, `s1`, `s2` and `ncc` are -1. Of constant images `s1` and `ncc` are 0; what is flat in both
-    is taken as agreeing by `s2`.
+    Where under 35 % overlap, all but `overlap` are -1. Of constant images and of overlaps under 3 px wide `s1` and
+    `ncc` are 0; what is flat in both is taken as agreeing by `s2`, which is -1 for overlaps under 5 px wide.
 
     Attributes:
         s1: Correlation of the locally normalised images, -1 to 1: tells copies from others.
         s2: Mean of the lowest 1 % of the local correlation, about -.5 to 1: tells exact copies from near ones,
             which deviate in places.
-        ncc: Correlation of the grey values, both blurred by .7 px, -1 to 1.
+        local_mean: Mean of all of the local correlation, about -.5 to 1; -1 where `s2` is -1 for want of pixels.
+        ncc: Correlation of the blurred grey values, -1 to 1.
         overlap: As in `Registration`.
     """
 
     s1: float
     s2: float
+    local_mean: float
     ncc: float
     overlap: float
 
@@ -138,8 +140,10 @@ class Evidence:
 class EvidenceMaps:
     """Where a registered pair agrees, in the frame of image a; float32 of its shape, NaN outside the overlap.
 
+    Of images much wider than 112 px, blocks of pixels share a value: that of the pyramid level which was compared.
+
     Attributes:
-        agreement: Product of the locally normalised images at full resolution.
+        agreement: Product of the locally normalised images; the overlap is 1 px narrower here.
         local_correlation: Local correlation, whose low end S2 is; the overlap is 2 px narrower here.
     """
 
@@ -180,11 +184,12 @@ def register(a: Image, b: Image, *, with_scale: bool = True) -> Registration:
 def evidence(a: Image, b: Image, transform: Transform) -> Evidence:
     """Compare image a with image b laid onto it.
 
-    S1 takes the pyramid level whose width is next to 112 px, and correlates the images less their Gaussian mean over
-    their local standard deviation (sigma 5 px, .04 added in squares). For S2 both are blurred (.7 px), b is warped,
-    both are normalised within the overlap (sigma 4 px, .02), and correlated in windows of 7 x 7 px with .3 added
-    above and below; where a window or a Gaussian reaches beyond the overlap, only what is inside counts. The mean of
-    the lowest 1 % over the overlap less 2 px is S2. All Gaussians are three extended boxes (Gwosdek et al., SSVM 2011).
+    Takes the pyramid level whose width is next to 112 px, warps b there, blurs both (1 px) and normalises them: less the
+    Gaussian mean, over the local standard deviation (sigma 3 px, .04 added in squares). Their correlation is S1. For S2
+    they are correlated in windows of 7 x 7 px with .3 added above and below, and the lowest 1 % averaged over the
+    overlap less 2 px. All else takes the overlap less 1 px, and where a window or a Gaussian reaches beyond it, only
+    what is inside counts: the fill that came in when a copy was turned is no anatomy. All Gaussians are three extended
+    boxes (Gwosdek et al., SSVM 2011).
 
     Args:
         a: As in `register`.
@@ -201,10 +206,10 @@ def evidence(a: Image, b: Image, transform: Transform) -> Evidence:
     Example:
         >>> image = np.random.default_rng(0).random((64, 64), np.float32)
         >>> evidence(image, image, Transform())
-        Evidence(s1=1.0, s2=1.0, ncc=1.0, overlap=1.0)
+        Evidence(s1=1.0, s2=1.0, local_mean=1.0, ncc=1.0, overlap=1.0)
     """
     found = _core.evidence(_prepared(a), _prepared(b), _numbers(transform))
-    return Evidence(*found[:4])
+    return Evidence(*found[:5])
 
 
 def evidence_maps(a: Image, b: Image, transform: Transform) -> tuple[Evidence, EvidenceMaps]:
@@ -229,7 +234,7 @@ def evidence_maps(a: Image, b: Image, transform: Transform) -> tuple[Evidence, E
         (64, 64)
     """
     found = _core.evidence(_prepared(a), _prepared(b), _numbers(transform), with_maps=True)
-    return Evidence(*found[:4]), EvidenceMaps(*found[4:])
+    return Evidence(*found[:5]), EvidenceMaps(*found[5:])
 
 
 def warp(image: NDArray[np.float32], transform: Transform) -> NDArray[np.float32]:
