@@ -31,11 +31,14 @@ constexpr double kLargestLogScale = 0.05;
 
 struct Schedule {
     int iterations;
-    double tolerance;  // pixels of the level
+    double tolerance;    // pixels of the level, or at the reference width where it is wider
+    bool asks_for_zoom;  // whether the scale is freed only if the last step asks for it
 };
-constexpr Schedule kCoarse{10, 0.02};
-constexpr Schedule kMiddle{8, 0.01};
-constexpr Schedule kFine{10, 0.004};
+constexpr Schedule kCoarse{10, 0.05, false};
+constexpr Schedule kMiddle{8, 0.03, true};
+constexpr Schedule kFine{10, 0.02, true};
+// Pixels at the image's rim that a level's last step would zoom by, below which freeing the scale is not tried.
+constexpr double kLeastZoom = 0.1;
 
 // Solves the first n rows of a symmetric positive system by Cholesky; false where it is singular.
 bool solve(double (&matrix)[4][4], double (&right)[4], int n) {
@@ -92,6 +95,7 @@ class Refiner {
         Candidate now = start;
         Candidate best = start;
         best.score = -2.0;
+        const double tolerance = schedule.tolerance * std::max(1.0, fixed_.normalised.cols / kReferenceWidth);
         for (int i = 0;; ++i) {
             const simd::PairSums sums = warp(now);
             if (now.score > best.score) best = now;
@@ -100,7 +104,7 @@ class Refiner {
             if (!find_step(sums, with_scale, step)) break;
             now.pose = composed(now.pose, step);
             if (with_scale) bound_scale(now.pose);
-            if (is_small(step, schedule.tolerance)) return now;  // the score of a hair before is as good
+            if (is_small(step, tolerance)) return now;  // the score of a hair before is as good
         }
         // Weights may end a hair below the best correlation, which is no worse a place; lost is something else.
         constexpr double kHair = 1e-3;
@@ -122,6 +126,9 @@ class Refiner {
         candidate.score = correlation_of(sums, static_cast<double>(work_.spans.count));
         return sums;
     }
+
+    // By how many pixels at the rim the last step would have zoomed, had it been free to.
+    double wanted_zoom() const { return wanted_zoom_; }
 
    private:
     bool find_step(const simd::PairSums& sums, bool with_scale, Step& step) {
@@ -147,6 +154,10 @@ class Refiner {
             for (int j = i; j < 4; ++j, ++at) matrix[i][j] = matrix[j][i] = terms[at];
         }
         double right[4] = {terms[10], terms[11], terms[12], terms[13]};
+        double free_matrix[4][4];
+        std::copy_n(&matrix[0][0], 16, &free_matrix[0][0]);
+        double free_right[4] = {right[0], right[1], right[2], right[3]};
+        wanted_zoom_ = solve(free_matrix, free_right, 4) ? std::abs(free_right[3]) * radius() : 0.0;
         if (!solve(matrix, right, with_scale ? 4 : 3)) return false;
         if (!with_scale) right[3] = 0.0;
         step = clamped(right, fixed_.factor_rows);
@@ -154,15 +165,16 @@ class Refiner {
     }
 
     bool is_small(const Step& step, double tolerance) const {
-        const Plane& fixed = fixed_.normalised;
-        const double radius = 0.5 * std::max(fixed.rows, fixed.cols);
         const double shift = std::max(std::abs(step.row), std::abs(step.column)) / fixed_.factor_rows;
-        return std::max({shift, std::abs(step.angle) * radius, std::abs(step.log_scale) * radius}) < tolerance;
+        return std::max({shift, std::abs(step.angle) * radius(), std::abs(step.log_scale) * radius()}) < tolerance;
     }
+
+    double radius() const { return 0.5 * std::max(fixed_.normalised.rows, fixed_.normalised.cols); }
 
     Aligner::Workspace& work_;
     const Level& fixed_;
     const Level& moving_;
+    double wanted_zoom_ = 0.0;
 };
 
 bool is_scaled(const Pose& pose) { return std::abs(scale_of(pose) - 1.0) > 1e-9; }
@@ -171,7 +183,7 @@ bool is_scaled(const Pose& pose) { return std::abs(scale_of(pose) - 1.0) > 1e-9;
 Candidate refine(Refiner& refiner, const Candidate& start, bool with_scale, const Schedule& schedule) {
     if (with_scale && is_scaled(start.pose)) return refiner.run(start, true, schedule);
     const Candidate rigid = refiner.run(start, false, schedule);
-    if (!with_scale) return rigid;
+    if (!with_scale || (schedule.asks_for_zoom && refiner.wanted_zoom() < kLeastZoom)) return rigid;
     const Candidate scaled = refiner.run(rigid, true, schedule);
     return scaled.score > rigid.score + kScaleGain ? scaled : rigid;
 }
@@ -247,7 +259,6 @@ Registration Aligner::align(const RegistrationImage& moving, bool with_scale) {
     }
     Candidate& best = candidates.front();
     Refiner fine(work, moving, 0);
-    fine.warp(best);
     if (best.score <= -1.0) {  // too little in common everywhere: as they lie
         best = Candidate{};
         fine.warp(best);

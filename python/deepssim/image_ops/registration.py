@@ -184,12 +184,12 @@ def register(a: Image, b: Image, *, with_scale: bool = True) -> Registration:
 def evidence(a: Image, b: Image, transform: Transform) -> Evidence:
     """Compare image a with image b laid onto it.
 
-    Takes the pyramid level whose width is next to 112 px, warps b there, blurs both (1 px) and normalises them: less the
-    Gaussian mean, over the local standard deviation (sigma 3 px, .04 added in squares). Their correlation is S1. For S2
-    they are correlated in windows of 7 x 7 px with .3 added above and below, and the lowest 1 % averaged over the
-    overlap less 2 px. All else takes the overlap less 1 px, and where a window or a Gaussian reaches beyond it, only
-    what is inside counts: the fill that came in when a copy was turned is no anatomy. All Gaussians are three extended
-    boxes (Gwosdek et al., SSVM 2011).
+    Takes the pyramid level whose width is next to 112 px, warps b there, blurs both (1 px) and normalises them:
+    less the Gaussian mean, over the local standard deviation (sigma 3 px, .04 added in squares). Their correlation
+    is S1. For S2 they are correlated in windows of 7 x 7 px with .3 added above and below, and the lowest 1 %
+    averaged over the overlap less 2 px. All else takes the overlap less 1 px, and where a window or a Gaussian
+    reaches beyond it, only what is inside counts: the fill that came in when a copy was turned is no anatomy. All
+    Gaussians are three extended boxes (Gwosdek et al., SSVM 2011).
 
     Args:
         a: As in `register`.
