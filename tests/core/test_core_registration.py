@@ -193,6 +193,26 @@ def test_s1_is_the_correlation_of_locally_normalised_images():
     assert evidence(a, b, Transform()).s1 == pytest.approx(expected, abs=1e-4)
 
 
+def test_the_fill_beside_a_turned_image_is_no_evidence():
+    # Bright to its border, as films are: the fill makes a seam that the real image has not.
+    rng = np.random.default_rng(0)
+    coarse = np.kron(rng.random((32, 32)), np.ones((8, 8)))
+    image = (0.6 + 0.3 * smooth(coarse, *(gaussian_matrix(256, 4.0),) * 2)).astype(np.float32)
+    turn = Transform(angle_degrees=20.0, shift_rows=10.0)
+    found = evidence(warp(image, turn), image, turn)
+    assert min(found.s1, found.s2, found.ncc) > 0.95
+
+
+def test_maps_of_wide_images_have_the_shape_of_the_image():
+    wide = np.kron(PHANTOM, np.ones((2, 2), np.float32))
+    numbers, maps = evidence_maps(wide, wide, Transform())
+    assert maps.agreement.shape == maps.local_correlation.shape == wide.shape
+    assert numbers == evidence(wide, wide, Transform())
+    assert np.nanmin(maps.local_correlation) == pytest.approx(1.0, abs=1e-5)
+    assert np.isnan(maps.local_correlation[:4]).all()
+    assert not np.isnan(maps.local_correlation[4:-4, 4:-4]).any()
+
+
 def test_every_instruction_set_gives_the_same_bits():
     copy = perturb.degrade(perturb.apply_view(PHANTOM, perturb.View(angle_deg=7.0)), np.random.default_rng(0))
     answers = set()

@@ -264,7 +264,7 @@ class Registrar:
     Nothing changes after construction: any number of threads may call `verify` at once.
 
     Args:
-        real_images: Images of one shape, as in `register`. About 14 bytes a pixel are kept of each (`n_bytes`).
+        real_images: Images of one shape, as in `register`. 6 to 10 bytes a pixel are kept of each (`n_bytes`).
 
     Raises:
         TypeError: As in `register`.
