@@ -15,8 +15,16 @@ constexpr double kK1 = 0.01;
 constexpr double kK2 = 0.03;
 constexpr double kGaussianSigma = 1.5;
 constexpr std::size_t kLine = 64;
-constexpr int kByteCentre = 128;
+// Records of the rows' side that stay in the first-level cache while those of columns pass by.
+constexpr std::size_t kStripBytes = std::size_t{24} << 10;
+constexpr std::size_t kBlockRows = 8;
+constexpr std::size_t kBlockColumns = 16;
 constexpr int kWindowPixels = static_cast<int>(simd::kUniformTaps * simd::kUniformTaps);
+constexpr int kWindowPairs = kWindowPixels * (kWindowPixels - 1);
+// The units of means and variances of images that are not scaled: any that float32 holds would do, since SSIM does not
+// know units, but for whole numbers, to which C1 and C2 would be added with the same error at every window.
+constexpr float kMeanUnit = 1.0F / static_cast<float>(kWindowPixels);
+constexpr float kVarianceUnit = 1.0F / static_cast<float>(kWindowPairs);
 
 // Ranges between which (C1 C2)^2 and the squares of 8-bit windows stay well inside float32.
 constexpr double kLeastByteRange = 3e-3;
@@ -97,6 +105,7 @@ Comparison::Comparison(const ImageStack& first, const ImageStack& second, const 
     stride_ = (width_ + simd::kRowMultiple - 1) / simd::kRowMultiple * simd::kRowMultiple;
     weights_ = window_weights(options.window, taps_);
     if (options.window == SsimWindow::kUniform) {
+        layout_ = is_ssim() ? ByteLayout(height_, width_) : ByteLayout();
         covariance_norm_ = static_cast<double>(kWindowPixels) / static_cast<double>(kWindowPixels - 1);
     }
 }
@@ -159,16 +168,22 @@ std::size_t Comparison::term_bytes() const {
         return 2 * whole_lines((height_ * width_ + simd::kRowMultiple) * sizeof(float));
     }
     std::size_t bytes = 0;
-    if (with_bytes_) bytes += pixels * (sizeof(std::int16_t) + sizeof(std::int32_t) + 2 * sizeof(float));
+    if (with_bytes_) bytes += layout_.records() * layout_.record_bytes();
     if (with_wide_) bytes += pixels * 4 * sizeof(double);
     return bytes + 8 * kLine;
 }
 
+std::size_t Comparison::block_rows() const { return kBlockRows; }
+std::size_t Comparison::block_columns() const { return kBlockColumns; }
+
+std::size_t Comparison::byte_state_bytes() const { return layout_.column_bytes() + simd::kPixelLanes * sizeof(double); }
+
 std::size_t Comparison::scratch_bytes() const {
-    return std::max(2 * (stride_ + simd::kRowMultiple) * sizeof(std::int32_t), 3 * stride_ * sizeof(double));
+    const std::size_t wide = with_wide_ ? 3 * stride_ * sizeof(double) : 0;
+    return std::max(wide, with_bytes_ ? block_rows() * block_columns() * byte_state_bytes() : 0);
 }
 
-ImageTerms Comparison::terms(const ImageStack& stack, std::size_t image, const ImageSummary& summary) const {
+ImageTerms Comparison::terms(const ImageStack& stack, std::size_t image, const ImageSummary& summary, Side side) const {
     ImageTerms terms;
     terms.memory = make_buffer(term_bytes());
     terms.summary = summary;
@@ -188,7 +203,7 @@ ImageTerms Comparison::terms(const ImageStack& stack, std::size_t image, const I
             break;
         case Similarity::kSsim:
         case Similarity::kContrastStructure:
-            if (with_bytes_ && summary.is_bytes) fill_bytes(stack, image, terms, free);
+            if (with_bytes_ && summary.is_bytes) fill_bytes(stack, image, side, terms, free);
             if (with_wide_) fill_wide(stack, image, terms, free);
             break;
     }
@@ -210,49 +225,18 @@ void Comparison::fill_unit(const ImageStack& stack, std::size_t image, ImageTerm
     }
 }
 
-void Comparison::fill_bytes(const ImageStack& stack, std::size_t image, ImageTerms& terms, std::byte*& free) const {
-    constexpr std::size_t kTaps = simd::kUniformTaps;
-    auto* pixels = take<std::int16_t>(free, height_ * stride_);
-    auto* sums = take<std::int32_t>(free, height_ * stride_);
-    auto* means = take<float>(free, height_ * stride_);
-    auto* variances = take<float>(free, height_ * stride_);
-    std::vector<double> row(width_);
-    for (std::size_t y = 0; y < height_; ++y) {
-        read_row(stack, image, y, row.data());
-        for (std::size_t x = 0; x < width_; ++x) {
-            pixels[y * stride_ + x] = static_cast<std::int16_t>(static_cast<int>(row[x]) - kByteCentre);
-        }
+void Comparison::fill_bytes(const ImageStack& stack, std::size_t image, Side side, ImageTerms& terms,
+                            std::byte*& free) const {
+    auto* records = take<std::int32_t>(free, layout_.records() * simd::byte_record(layout_.steps()));
+    ByteUnits units{0.0, static_cast<double>(kMeanUnit), kVarianceUnit, 0.0F};
+    if (options_.with_z_score) {
+        const double scale = scale_of(terms.summary);
+        // As byte_job() splits it: an image then has a covariance with itself that is its variance in every bit.
+        const TwoFloats factor = split(scale * scale / kWindowPairs);
+        units = {terms.summary.mean, scale / kWindowPixels, factor.high, factor.low};
     }
-    const double scale = scale_of(terms.summary);
-    const double shift = (options_.with_z_score ? terms.summary.mean : 0.0) - kByteCentre;
-    // As compare_bytes() splits it: an image then has a covariance with itself that is its variance in every bit.
-    const TwoFloats factor = split(scale * scale / (kWindowPixels * (kWindowPixels - 1)));
-    std::vector<std::int32_t> columns(width_);
-    std::vector<std::int32_t> squares(width_);
-    for (std::size_t y = 0; y + kTaps <= height_; ++y) {
-        for (std::size_t x = 0; x < width_; ++x) {
-            columns[x] = squares[x] = 0;
-            for (std::size_t k = 0; k < kTaps; ++k) {
-                const int pixel = pixels[(y + k) * stride_ + x];
-                columns[x] += pixel;
-                squares[x] += pixel * pixel;
-            }
-        }
-        for (std::size_t x = 0; x + kTaps <= width_; ++x) {
-            std::int32_t sum = 0;
-            std::int32_t square = 0;
-            for (std::size_t k = 0; k < kTaps; ++k) {
-                sum += columns[x + k];
-                square += squares[x + k];
-            }
-            const std::size_t at = y * stride_ + x;
-            sums[at] = sum;
-            means[at] = static_cast<float>((sum - kWindowPixels * shift) / kWindowPixels * scale);
-            const auto whole = static_cast<float>(kWindowPixels * square - sum * sum);
-            variances[at] = whole * factor.high + whole * factor.low;
-        }
-    }
-    terms.bytes = {pixels, sums, means, variances};
+    fill_byte_records(stack, image, layout_, side, units, records);
+    terms.records = records;
 }
 
 void Comparison::fill_wide(const ImageStack& stack, std::size_t image, ImageTerms& terms, std::byte*& free) const {
@@ -277,22 +261,29 @@ void Comparison::fill_wide(const ImageStack& stack, std::size_t image, ImageTerm
     terms.wide = {pixels, centred, means, variances};
 }
 
-double Comparison::compare_bytes(const ImageTerms& a, const ImageTerms& b, std::byte* scratch) const {
+simd::ByteJob Comparison::byte_job(const ImageTerms& a, const ImageTerms& b, std::byte* state) const {
     const double range = range_of(a.summary);
-    const double pairs = kWindowPixels * (kWindowPixels - 1);
-    const TwoFloats factor = split(scale_of(a.summary) * scale_of(b.summary) / pairs);
+    TwoFloats factor{kVarianceUnit, 0.0F};
+    double mean_unit = kWindowPixels * static_cast<double>(kMeanUnit);
+    double variance_unit = kWindowPairs * static_cast<double>(kVarianceUnit);
+    if (options_.with_z_score) {
+        factor = split(scale_of(a.summary) * scale_of(b.summary) / kWindowPairs);
+        mean_unit = variance_unit = 1.0;
+    }
     simd::ByteJob job{};
-    job.a = a.bytes;
-    job.b = b.bytes;
-    job.height = height_;
-    job.width = width_;
-    job.stride = stride_;
-    job.twice_high = 2.0F * factor.high;
-    job.twice_low = 2.0F * factor.low;
-    job.c1 = static_cast<float>(kK1 * range * kK1 * range);
-    job.c2 = static_cast<float>(kK2 * range * kK2 * range);
-    job.columns = reinterpret_cast<std::int32_t*>(scratch);
-    return options_.kind == Similarity::kSsim ? similarity_->byte_ssim(job) : similarity_->byte_structure(job);
+    job.a = a.records;
+    job.b = b.records;
+    job.rows = layout_.rows();
+    job.steps = layout_.steps();
+    job.high = factor.high;
+    job.low = factor.low;
+    job.c1 = static_cast<float>(mean_unit * kK1 * range * mean_unit * kK1 * range);
+    job.c2 = static_cast<float>(variance_unit * kK2 * range * kK2 * range);
+    job.masks = layout_.masks();
+    std::memset(state, 0, byte_state_bytes());
+    job.columns = reinterpret_cast<std::int32_t*>(state);
+    job.lacks = reinterpret_cast<double*>(state + layout_.column_bytes());
+    return job;
 }
 
 double Comparison::compare_wide(const ImageTerms& a, const ImageTerms& b, std::byte* scratch, double* map) const {
@@ -313,7 +304,7 @@ double Comparison::compare_wide(const ImageTerms& a, const ImageTerms& b, std::b
     return options_.kind == Similarity::kSsim ? similarity_->wide_ssim(job) : similarity_->wide_structure(job);
 }
 
-double Comparison::compare(const ImageTerms& a, const ImageTerms& b, std::byte* scratch) const {
+double Comparison::compare_other(const ImageTerms& a, const ImageTerms& b, std::byte* scratch) const {
     if (options_.kind == Similarity::kNcc) {
         return std::clamp(kernels_->inner(a.unit, b.unit, height_ * width_), -1.0, 1.0);
     }
@@ -324,10 +315,51 @@ double Comparison::compare(const ImageTerms& a, const ImageTerms& b, std::byte* 
         similarity_->fsim_sums(a.edges, a.slopes, b.edges, b.slopes, n, &over, &under);
         return under == 0.0 ? 0.0 : over / under;
     }
+    return compare_wide(a, b, scratch, nullptr) / static_cast<double>((height_ - taps_ + 1) * (width_ - taps_ + 1));
+}
+
+double Comparison::compare(const ImageTerms& a, const ImageTerms& b, std::byte* scratch) const {
+    double value = 0.0;
+    compare_block({&a, 1}, {&b, 1}, scratch, &value);
+    return value;
+}
+
+void Comparison::compare_block(std::span<const ImageTerms> rows, std::span<const ImageTerms> columns,
+                               std::byte* scratch, double* out) const {
+    std::vector<simd::ByteJob> jobs;
+    std::vector<double*> results;
+    for (const ImageTerms& a : rows) {
+        for (const ImageTerms& b : columns) {
+            if (with_bytes_ && takes_bytes(a.summary, b.summary)) {
+                jobs.push_back(byte_job(a, b, scratch + jobs.size() * byte_state_bytes()));
+                results.push_back(out);
+            }
+            ++out;
+        }
+    }
+    const auto* kernels = options_.kind == Similarity::kSsim ? similarity_->byte_ssim : similarity_->byte_structure;
+    const auto kernel = kernels[options_.with_z_score ? 1 : 0];
+    const std::size_t n = layout_.records();
+    // Strip by strip, so that one of a first image serves all second ones from the first-level cache.
+    const std::size_t strip = jobs.size() == 1 ? n : std::max<std::size_t>(1, kStripBytes / layout_.record_bytes());
+    for (std::size_t first = 0; first < n && !jobs.empty(); first += strip) {
+        for (const simd::ByteJob& job : jobs) kernel(job, first, std::min(n, first + strip));
+    }
     const auto windows = static_cast<double>((height_ - taps_ + 1) * (width_ - taps_ + 1));
-    const double sum =
-        takes_bytes(a.summary, b.summary) ? compare_bytes(a, b, scratch) : compare_wide(a, b, scratch, nullptr);
-    return sum / windows;
+    for (std::size_t p = 0; p < jobs.size(); ++p) {
+        double* lanes = jobs[p].lacks;
+        for (std::size_t half = simd::kPixelLanes / 2; half > 0; half /= 2) {
+            for (std::size_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+        }
+        *results[p] = (windows - lanes[0]) / windows;
+    }
+    out -= rows.size() * columns.size();
+    for (const ImageTerms& a : rows) {
+        for (const ImageTerms& b : columns) {
+            if (!with_bytes_ || !takes_bytes(a.summary, b.summary)) *out = compare_other(a, b, scratch);
+            ++out;
+        }
+    }
 }
 
 void Comparison::map(const ImageTerms& a, const ImageTerms& b, std::byte* scratch, double* out) const {

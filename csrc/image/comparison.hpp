@@ -3,9 +3,11 @@
 
 #include <array>
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "common/buffer.hpp"
+#include "image/byte_records.hpp"
 #include "image/summary.hpp"
 #include "simd/kernels.hpp"
 #include "simd/similarity_kernels.hpp"
@@ -16,7 +18,7 @@ namespace deepssim {
 struct ImageTerms {
     Buffer memory;
     ImageSummary summary;
-    simd::ByteTerms bytes{};
+    const std::int32_t* records = nullptr;
     simd::WideTerms wide{};
     const float* edges = nullptr;
     const float* slopes = nullptr;
@@ -33,12 +35,19 @@ class Comparison {
                 const std::vector<ImageSummary>& of_second);
 
     std::size_t term_bytes() const;
+    // Images of each side that compare_block() takes at most.
+    std::size_t block_rows() const;
+    std::size_t block_columns() const;
     std::size_t scratch_bytes() const;
 
-    ImageTerms terms(const ImageStack& stack, std::size_t image, const ImageSummary& summary) const;
+    // The side is that on which compare() and compare_block() get them.
+    ImageTerms terms(const ImageStack& stack, std::size_t image, const ImageSummary& summary, Side side) const;
 
     // `scratch` has scratch_bytes(), aligned to cache lines.
     double compare(const ImageTerms& a, const ImageTerms& b, std::byte* scratch) const;
+    // out[i * columns.size() + j] of rows[i] and columns[j]. The same numbers as compare().
+    void compare_block(std::span<const ImageTerms> rows, std::span<const ImageTerms> columns, std::byte* scratch,
+                       double* out) const;
 
     // SSIM in float64 at each window.
     void map(const ImageTerms& a, const ImageTerms& b, std::byte* scratch, double* out) const;
@@ -50,10 +59,12 @@ class Comparison {
     double scale_of(const ImageSummary& summary) const;
     double range_of(const ImageSummary& first) const;
     bool takes_bytes(const ImageSummary& a, const ImageSummary& b) const;
-    void fill_bytes(const ImageStack& stack, std::size_t image, ImageTerms& terms, std::byte*& free) const;
+    void fill_bytes(const ImageStack& stack, std::size_t image, Side side, ImageTerms& terms, std::byte*& free) const;
     void fill_wide(const ImageStack& stack, std::size_t image, ImageTerms& terms, std::byte*& free) const;
     void fill_unit(const ImageStack& stack, std::size_t image, ImageTerms& terms, std::byte*& free) const;
-    double compare_bytes(const ImageTerms& a, const ImageTerms& b, std::byte* scratch) const;
+    std::size_t byte_state_bytes() const;
+    simd::ByteJob byte_job(const ImageTerms& a, const ImageTerms& b, std::byte* state) const;
+    double compare_other(const ImageTerms& a, const ImageTerms& b, std::byte* scratch) const;
     double compare_wide(const ImageTerms& a, const ImageTerms& b, std::byte* scratch, double* map) const;
 
     SimilarityOptions options_;
@@ -65,6 +76,7 @@ class Comparison {
     std::size_t taps_ = 0;
     std::array<double, simd::kMaxTaps> weights_{};
     double covariance_norm_ = 1.0;
+    ByteLayout layout_;
     bool with_bytes_ = false;
     bool with_wide_ = false;
 };

@@ -16,11 +16,6 @@ namespace {
 
 // Terms that are held of each side of a matrix.
 constexpr std::size_t kSideBytes = std::size_t{32} << 20;
-// Terms of the second side that stay in the second-level cache while rows of the first pass by.
-constexpr std::size_t kBlockBytes = std::size_t{1} << 20;
-constexpr std::size_t kBlockRows = 16;
-constexpr std::size_t kBlockColumns = 16;
-
 // A call's threads, its ways to end early, and what it compares by.
 class Work {
    public:
@@ -54,10 +49,11 @@ class Work {
     }
 
     std::vector<ImageTerms> terms(const ImageStack& stack, const std::vector<std::size_t>& images,
-                                  const std::vector<ImageSummary>& summaries) const {
+                                  const std::vector<ImageSummary>& summaries, Side of) const {
         std::vector<ImageTerms> made(images.size());
-        each(images.size(),
-             [&](std::size_t i, std::byte*) { made[i] = comparison.terms(stack, images[i], summaries[images[i]]); });
+        each(images.size(), [&](std::size_t i, std::byte*) {
+            made[i] = comparison.terms(stack, images[i], summaries[images[i]], of);
+        });
         return made;
     }
 
@@ -81,16 +77,20 @@ std::vector<std::size_t> consecutive(std::size_t first, std::size_t n) {
 // All of `rows` with all of `columns`; the results' place is (first_row, first_column).
 void compare_tile(const Work& work, const std::vector<ImageTerms>& rows, const std::vector<ImageTerms>& columns,
                   const SimilarityOutput& out, std::size_t first_row, std::size_t first_column) {
-    const std::size_t n_columns = std::clamp<std::size_t>(kBlockBytes / work.comparison.term_bytes(), 1, kBlockColumns);
+    const std::size_t n_rows = work.comparison.block_rows();
+    const std::size_t n_columns = work.comparison.block_columns();
     const std::size_t across = (columns.size() + n_columns - 1) / n_columns;
-    const std::size_t down = (rows.size() + kBlockRows - 1) / kBlockRows;
+    const std::size_t down = (rows.size() + n_rows - 1) / n_rows;
     work.each(across * down, [&](std::size_t block, std::byte* scratch) {
-        const std::size_t row = block / across * kBlockRows;
+        const std::size_t row = block / across * n_rows;
         const std::size_t column = block % across * n_columns;
-        for (std::size_t i = row; i < std::min(rows.size(), row + kBlockRows); ++i) {
-            for (std::size_t j = column; j < std::min(columns.size(), column + n_columns); ++j) {
-                out.store(first_row + i, first_column + j, work.comparison.compare(rows[i], columns[j], scratch));
-            }
+        const auto of_rows = std::span(rows).subspan(row, std::min(n_rows, rows.size() - row));
+        const auto of_columns = std::span(columns).subspan(column, std::min(n_columns, columns.size() - column));
+        std::vector<double> values(of_rows.size() * of_columns.size());
+        work.comparison.compare_block(of_rows, of_columns, scratch, values.data());
+        for (std::size_t p = 0; p < values.size(); ++p) {
+            out.store(first_row + row + p / of_columns.size(), first_column + column + p % of_columns.size(),
+                      values[p]);
         }
     });
 }
@@ -130,11 +130,12 @@ void similarity_matrix(const ImageStack& first, const ImageStack& second, const 
     const std::size_t side = work.side();
     std::vector<ImageTerms> rows;
     for (std::size_t column = 0; column < second.n; column += side) {
-        const auto columns = work.terms(second, consecutive(column, std::min(side, second.n - column)), of_second);
+        const auto columns =
+            work.terms(second, consecutive(column, std::min(side, second.n - column)), of_second, Side::kSecond);
         for (std::size_t row = 0; row < first.n; row += side) {
             if (rows.empty() || first.n > side) {
                 rows.clear();  // before the next are made: the bound on memory
-                rows = work.terms(first, consecutive(row, std::min(side, first.n - row)), of_first);
+                rows = work.terms(first, consecutive(row, std::min(side, first.n - row)), of_first, Side::kFirst);
             }
             compare_tile(work, rows, columns, out, row, column);
         }
@@ -162,8 +163,8 @@ void similarity_pairs(const ImageStack& first, const ImageStack& second, std::sp
             rows.add(static_cast<std::size_t>(pairs[order[end]].first));
             columns.add(static_cast<std::size_t>(pairs[order[end]].second));
         }
-        const auto row_terms = work.terms(first, rows.images(), of_first);
-        const auto column_terms = work.terms(second, columns.images(), of_second);
+        const auto row_terms = work.terms(first, rows.images(), of_first, Side::kFirst);
+        const auto column_terms = work.terms(second, columns.images(), of_second, Side::kSecond);
         work.each(end - begin, [&](std::size_t i, std::byte* scratch) {
             const ImagePair& pair = pairs[order[begin + i]];
             out[order[begin + i]] =
@@ -183,8 +184,8 @@ void ssim_map(const ImageStack& first, const ImageStack& second, const Similarit
     work.comparison.want_wide();
     work.comparison.accept(first, of_first, second, of_second);
     work.each(1, [&](std::size_t, std::byte* scratch) {
-        const ImageTerms a = work.comparison.terms(first, 0, of_first[0]);
-        const ImageTerms b = work.comparison.terms(second, 0, of_second[0]);
+        const ImageTerms a = work.comparison.terms(first, 0, of_first[0], Side::kFirst);
+        const ImageTerms b = work.comparison.terms(second, 0, of_second[0], Side::kSecond);
         work.comparison.map(a, b, scratch, out);
     });
 }

@@ -8,6 +8,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include "similarity_kernels.hpp"
 
 namespace deepssim::simd {
@@ -57,138 +61,136 @@ struct LaneSums {
     }
 };
 
-// next = columns + a * b - old_a * old_b: the row that enters the windows and the one that leaves them.
-inline void slide_columns(const std::int16_t* a, const std::int16_t* b, const std::int16_t* old_a,
-                          const std::int16_t* old_b, std::size_t n, const std::int32_t* columns,
-                          std::int32_t* __restrict next) {
-    // A plain loop: compilers widen 16 bits better than vectors of one width can be made to.
-    for (std::size_t x = 0; x < n; ++x) {
-        next[x] = columns[x] + static_cast<std::int16_t>(a[x] * b[x] - old_a[x] * old_b[x]);
-    }
+// sum += a * b over the two 16-bit numbers of each element.
+inline void add_products(const Ints& a, const Ints& b, Ints& sum) {
+#if defined(__AVX512F__)
+    sum = reinterpret_cast<Ints>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sum), reinterpret_cast<__m512i>(a),
+                                                     reinterpret_cast<__m512i>(b)));
+#elif defined(__AVX2__)
+    sum += reinterpret_cast<Ints>(_mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+#elif defined(__SSE2__)
+    sum += reinterpret_cast<Ints>(_mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#else
+    sum += ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
 }
 
-inline void first_columns(const ByteJob& job) {
-    std::memset(job.columns, 0, 2 * (job.stride + kRowMultiple) * sizeof(std::int32_t));
-    for (std::size_t y = 0; y < kUniformTaps; ++y) {
-        const std::int16_t* a = job.a.pixels + y * job.stride;
-        const std::int16_t* b = job.b.pixels + y * job.stride;
-        for (std::size_t x = 0; x < job.stride; ++x) job.columns[x] += a[x] * b[x];
-    }
-}
+// One lane's walk along a row: what SSIM lacks of one at window after window.
+template <bool kWithLuminance, bool kIsSplit>
+class ByteRow {
+   public:
+    ByteRow(const ByteJob& job, std::size_t record, std::size_t part)
+        : pairs_a_(job.a + record * byte_record(job.steps) + part * kWidth),
+          pairs_b_(job.b + record * byte_record(job.steps) + part * kWidth),
+          columns_(job.columns + part * kWidth),
+          sums_((job.steps + kUniformTaps - 1) * kPixelLanes),
+          plane_(job.steps * kPixelLanes),
+          high_(Floats{} + job.high),
+          low_(Floats{} + job.low),
+          c1_(Floats{} + job.c1),
+          c2_(Floats{} + job.c2) {}
 
-// Numerators and denominators of what SSIM lacks of one at kWidth windows from `x` on of the row that starts at `row`.
-template <bool kWithLuminance>
-inline void byte_quotient(const ByteJob& job, const std::int32_t* row_columns, std::size_t row, std::size_t x,
-                          Floats& over, Floats& under) {
-    const std::int32_t* columns = row_columns + x;
-    Ints sum;
-    Ints next;
-    load(columns, sum);
-#pragma GCC unroll 6
-    for (std::size_t k = 1; k < kUniformTaps; ++k) {
-        load(columns + k, next);
-        sum += next;
+    // Lets the rows of record r enter and leave one column; adds it to the window.
+    void slide(std::size_t column) {
+        Ints a;
+        Ints b;
+        Ints sum;
+        load(pairs_a_ + column * kPixelLanes, a);
+        load(pairs_b_ + column * kPixelLanes, b);
+        load(columns_ + column * kPixelLanes, sum);
+        add_products(a, b, sum);
+        std::memcpy(columns_ + column * kPixelLanes, &sum, sizeof(sum));
+        window_ += sum;
     }
-    Ints sums_a;
-    Ints sums_b;
-    load(job.a.sums + row + x, sums_a);
-    load(job.b.sums + row + x, sums_b);
-    const Ints whole = ((sum << 5) + (sum << 4) + sum) - sums_a * sums_b;
-    Floats variance_a;
-    Floats variance_b;
-    load(job.a.variances + row + x, variance_a);
-    load(job.b.variances + row + x, variance_b);
-    const Floats rounded = __builtin_convertvector(whole, Floats);
-    // What SSIM lacks of one: where images are alike and flat its float32 would be wrong in the same direction at
-    // every window, what it lacks is small there.
-    over = (variance_a + variance_b) - (rounded * job.twice_high + rounded * job.twice_low);
-    under = (variance_a + variance_b) + job.c2;
-    if constexpr (kWithLuminance) {
-        Floats mean_a;
-        Floats mean_b;
-        load(job.a.means + row + x, mean_a);
-        load(job.b.means + row + x, mean_b);
-        // 1 - (1 - p / u) (1 - q / v) = (p v + q u - p q) / (u v)
-        const Floats apart = (mean_a - mean_b) * (mean_a - mean_b);
-        const Floats luminance = (mean_a * mean_a + mean_b * mean_b) + job.c1;
-        over = apart * under + over * (luminance - apart);
-        under *= luminance;
-    }
-}
 
-// Which lanes of a row's last 2 * kPixelLanes are windows.
-struct Tail {
-    std::int32_t bits[2 * kPixelLanes] = {};
+    // The window at `step`: steps come in ascending order, columns 0 to 5 before. Lanes outside `mask` give 0.
+    void lack(std::size_t step, const Ints& mask, Floats& quotient) {
+        slide(step + kUniformTaps - 1);
+        const std::size_t at = step * kPixelLanes;
+        Ints sum_a;
+        Ints sum_b;
+        load(pairs_a_ + sums_ + at, sum_a);
+        load(pairs_b_ + sums_ + at, sum_b);
+        Ints whole = window_;
+        add_products(sum_a, sum_b, whole);
+        Floats variance_a;
+        Floats variance_b;
+        load(pairs_a_ + sums_ + 2 * plane_ + at, variance_a);
+        load(pairs_b_ + sums_ + 2 * plane_ + at, variance_b);
+        const Floats exact = __builtin_convertvector(whole, Floats);
+        Floats twice = exact * high_;
+        if constexpr (kIsSplit) twice += exact * low_;
+        // What SSIM lacks of one: where images are alike and flat its float32 would be wrong in the same direction at
+        // every window, what it lacks is small there.
+        const Floats variances = variance_a + variance_b;
+        const Floats under = variances + c2_;
+        const Floats over = reinterpret_cast<Floats>(reinterpret_cast<Ints>(variances - twice) & mask);
+        if constexpr (kWithLuminance) {
+            Floats mean_a;
+            Floats mean_b;
+            load(pairs_a_ + sums_ + plane_ + at, mean_a);
+            load(pairs_b_ + sums_ + plane_ + at, mean_b);
+            // 1 - (1 - p / u) (1 - q / v) = (q u + p (v - q)) / (u v); what u rounds cancels but in the second term.
+            const Floats apart = (mean_a - mean_b) * (mean_a - mean_b);
+            const Floats luminance = (mean_a * mean_a + mean_b * mean_b) + c1_;
+            quotient = (over * luminance + apart * (under - over)) / (under * luminance);
+        } else {
+            quotient = over / under;
+        }
+        Ints leaves;
+        load(columns_ + at, leaves);
+        window_ -= leaves;
+    }
 
-    explicit Tail(std::size_t n) {
-        const std::size_t last = (n - 1) / (2 * kPixelLanes) * (2 * kPixelLanes);
-        for (std::size_t i = 0; i < 2 * kPixelLanes; ++i) bits[i] = last + i < n ? -1 : 0;
-    }
-    void keep(std::size_t lane, Floats& v) const {
-        Ints mask;
-        Ints kept;
-        load(bits + lane, mask);
-        std::memcpy(&kept, &v, sizeof(kept));
-        kept &= mask;
-        std::memcpy(&v, &kept, sizeof(v));
-    }
+   private:
+    const std::int32_t* pairs_a_;
+    const std::int32_t* pairs_b_;
+    std::int32_t* columns_;
+    std::size_t sums_;
+    std::size_t plane_;
+    Ints window_ = {};
+    Floats high_;
+    Floats low_;
+    Floats c1_;
+    Floats c2_;
 };
 
-template <bool kWithLuminance>
-inline void add_byte_row(const ByteJob& job, const std::int32_t* columns, std::size_t row, std::size_t n,
-                         const Tail& tail, LaneSums& sums) {
-    constexpr std::size_t kTwo = 2 * kPixelLanes;
-    std::size_t turns = 0;
-    std::size_t x = 0;
-    Floats over;
-    Floats under;
-    Floats over_next;
-    Floats under_next;
-    for (; x + kPixelLanes < n; x += kTwo) {
-        const bool is_last = x + kTwo > n;
-        for (std::size_t p = 0; p < kParts; ++p) {
-            byte_quotient<kWithLuminance>(job, columns, row, x + p * kWidth, over, under);
-            byte_quotient<kWithLuminance>(job, columns, row, x + kPixelLanes + p * kWidth, over_next, under_next);
-            if (is_last) tail.keep(kPixelLanes + p * kWidth, over_next);
-            // a / b + c / d = (a d + b c) / (b d): divisions cost more than the rest together.
-            sums.near[p] += (over * under_next + over_next * under) / (under * under_next);
-        }
-        if (++turns % kShortSum == 0) sums.flush();
+template <bool kWithLuminance, bool kIsSplit>
+inline void byte_part(const ByteJob& job, std::size_t record, std::size_t part) {
+    ByteRow<kWithLuminance, kIsSplit> row(job, record, part);
+    if (record + 1 < kUniformTaps) {
+        for (std::size_t c = 0; c < job.steps + kUniformTaps - 1; ++c) row.slide(c);
+        return;
     }
-    for (; x < n; x += kPixelLanes) {
-        for (std::size_t p = 0; p < kParts; ++p) {
-            byte_quotient<kWithLuminance>(job, columns, row, x + p * kWidth, over, under);
-            tail.keep(p * kWidth, over);
-            sums.near[p] += over / under;
-        }
+    for (std::size_t c = 0; c + 1 < kUniformTaps; ++c) row.slide(c);
+    const std::int32_t* masks =
+        job.masks + (record + 2 == job.rows + kUniformTaps ? 2 * kPixelLanes : 0) + part * kWidth;
+    Ints mask;
+    load(masks, mask);
+    Doubles lacks;
+    load(job.lacks + part * kWidth, lacks);
+    std::size_t t = 0;
+    Floats q[kShortSum];
+    for (; t + kShortSum < job.steps; t += kShortSum) {
+        for (std::size_t k = 0; k < kShortSum; ++k) row.lack(t + k, mask, q[k]);
+        // By twos, so that equal ones add up exactly.
+        lacks += __builtin_convertvector((q[0] + q[1]) + (q[2] + q[3]), Doubles);
     }
-    sums.flush();
+    Floats rest = {};
+    for (; t < job.steps; ++t) {
+        if (t + 1 == job.steps) load(masks + kPixelLanes, mask);
+        row.lack(t, mask, q[0]);
+        rest += q[0];
+    }
+    lacks += __builtin_convertvector(rest, Doubles);
+    std::memcpy(job.lacks + part * kWidth, &lacks, sizeof(lacks));
 }
 
-template <bool kWithLuminance>
-double byte_body(const ByteJob& job) {
-    const std::size_t rows = job.height - kUniformTaps + 1;
-    const std::size_t n = job.width - kUniformTaps + 1;
-    const Tail tail(n);
-    LaneSums sums;
-    first_columns(job);
-    // Two lines by turns: windows straddle the vectors that the line is stored in, and a load that straddles a store
-    // waits until that has left the processor.
-    std::int32_t* columns = job.columns;
-    std::int32_t* next = job.columns + job.stride + kRowMultiple;
-    for (std::size_t y = 0; y < rows; ++y) {
-        if (y + 1 < rows) {
-            const std::size_t out = y * job.stride;
-            const std::size_t in = (y + kUniformTaps) * job.stride;
-            slide_columns(job.a.pixels + in, job.b.pixels + in, job.a.pixels + out, job.b.pixels + out, job.stride,
-                          columns, next);
-        }
-        add_byte_row<kWithLuminance>(job, columns, y * job.stride, n, tail, sums);
-        std::int32_t* const done = columns;
-        columns = next;
-        next = done;
+template <bool kWithLuminance, bool kIsSplit>
+void byte_body(const ByteJob& job, std::size_t first, std::size_t last) {
+    for (std::size_t record = first; record < last; ++record) {
+        for (std::size_t part = 0; part < kParts; ++part) byte_part<kWithLuminance, kIsSplit>(job, record, part);
     }
-    return static_cast<double>(rows * n) - sums.total();
 }
 
 // The rest are plain loops over rows, which compilers turn into vectors: each pixel by itself.

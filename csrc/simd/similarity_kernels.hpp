@@ -14,29 +14,30 @@ inline constexpr std::size_t kRowMultiple = 16;
 inline constexpr std::size_t kUniformTaps = 7;
 inline constexpr std::size_t kMaxTaps = 11;
 
-// An 8-bit image and what its 7 x 7 windows hold. Rows of all arrays are `stride` apart; those of windows are at
-// the window's upper left pixel.
-struct ByteTerms {
-    const std::int16_t* pixels;  // grey less 128: a product of two fits 16 bits, and so does a difference of products
-    const std::int32_t* sums;    // of the window's pixels
-    const float* means;          // affine map applied
-    const float* variances;
-};
-
+// An 8-bit image as records of 32-bit elements. The windows are cut into kPixelLanes parts, each `rows` x `steps`
+// windows or one less, and each lane goes over a part of its own: neighbours in a row follow each other in one lane, so
+// that sums slide without shuffles. Record r holds, kPixelLanes elements at a time,
+//   [steps + 6] pixels of row r and the same column's of row r - 7 (0 where there is none), two 16-bit numbers;
+//   [steps] sums of the windows that end at row r (from r = 6 on), [steps] means and [steps] variances in float32.
+// The second image of a pair has -98 times the pixel that leaves, 98 times the one that enters, and -2 times the sum.
+// Sums of products are then 98 sum(ab) - 2 sum(a) sum(b), at most 312,375,000 on the way: exact in 32 bits.
 struct ByteJob {
-    ByteTerms a;
-    ByteTerms b;
-    std::size_t height;
-    std::size_t width;
-    std::size_t stride;
-    // Twice the covariance of a window is (high + low) * (49 sum(ab) - sum(a) sum(b)): one float32 would be wrong in
-    // the same direction at every window.
-    float twice_high;
-    float twice_low;
+    const std::int32_t* a;
+    const std::int32_t* b;
+    std::size_t rows;
+    std::size_t steps;
+    // That number times (high + low) is twice the covariance in the unit of the variances. Where images are scaled each
+    // by its own deviation one float32 would be wrong in the same direction at every window; else low is 0.
+    float high;
+    float low;
     float c1;
     float c2;
-    std::int32_t* columns;  // [2][stride + kRowMultiple], scratch
+    const std::int32_t* masks;  // [2][2][kPixelLanes]: of the last row or not, of the last step or not
+    std::int32_t* columns;      // [steps + 6][kPixelLanes], state: sums over the seven rows that end here; 0 at first
+    double* lacks;              // [kPixelLanes], state: what SSIM lacks of one, added up; 0 at first
 };
+
+constexpr std::size_t byte_record(std::size_t steps) { return (4 * steps + kUniformTaps - 1) * kPixelLanes; }
 
 // An image in float64 less its mean, and the means and variances of its windows.
 struct WideTerms {
@@ -62,9 +63,10 @@ struct WideJob {
 };
 
 struct SimilarityKernels {
-    // Sums over all windows. `structure` leaves the luminance term out.
-    double (*byte_ssim)(const ByteJob& job);
-    double (*byte_structure)(const ByteJob& job);
+    // `structure` leaves the luminance term out. Those of bytes go over records [first, last) and add to the state;
+    // the second of each two takes job.low into account. Those of float64 return sums over all windows.
+    void (*byte_ssim[2])(const ByteJob& job, std::size_t first, std::size_t last);
+    void (*byte_structure[2])(const ByteJob& job, std::size_t first, std::size_t last);
     double (*wide_ssim)(const WideJob& job);
     double (*wide_structure)(const WideJob& job);
 

@@ -4,7 +4,13 @@
 
 namespace deepssim::simd {
 
-extern const SimilarityKernels kSimilarityPortable = {byte_body<true>,  byte_body<false>, wide_body<true>,
-                                                      wide_body<false>, smooth_body,      fsim_body};
+extern const SimilarityKernels kSimilarityPortable = {
+    {byte_body<true, false>, byte_body<true, true>},
+    {byte_body<false, false>, byte_body<false, true>},
+    wide_body<true>,
+    wide_body<false>,
+    smooth_body,
+    fsim_body,
+};
 
 }  // namespace deepssim::simd
