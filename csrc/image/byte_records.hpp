@@ -55,8 +55,8 @@ struct ByteUnits {
     float low;
 };
 
-// `out` has layout.records() records and is zero.
+// `out` has layout.records() records.
 void fill_byte_records(const ImageStack& stack, std::size_t image, const ByteLayout& layout, Side side,
-                       const ByteUnits& units, std::int32_t* out);
+                       const ByteUnits& units, std::byte* out);
 
 }  // namespace deepssim

@@ -183,11 +183,11 @@ std::size_t Comparison::scratch_bytes() const {
     return std::max(wide, with_bytes_ ? block_rows() * block_columns() * byte_state_bytes() : 0);
 }
 
-ImageTerms Comparison::terms(const ImageStack& stack, std::size_t image, const ImageSummary& summary, Side side) const {
+ImageTerms Comparison::terms(const ImageStack& stack, std::size_t image, const ImageSummary& summary, Side side,
+                             std::byte* memory) const {
     ImageTerms terms;
-    terms.memory = make_buffer(term_bytes());
     terms.summary = summary;
-    std::byte* free = terms.memory.get();
+    std::byte* free = memory;
     const std::size_t n = (height_ * width_ + simd::kRowMultiple - 1) / simd::kRowMultiple * simd::kRowMultiple;
     switch (options_.kind) {
         case Similarity::kFsim: {
@@ -227,7 +227,6 @@ void Comparison::fill_unit(const ImageStack& stack, std::size_t image, ImageTerm
 
 void Comparison::fill_bytes(const ImageStack& stack, std::size_t image, Side side, ImageTerms& terms,
                             std::byte*& free) const {
-    auto* records = take<std::int32_t>(free, layout_.records() * simd::byte_record(layout_.steps()));
     ByteUnits units{0.0, static_cast<double>(kMeanUnit), kVarianceUnit, 0.0F};
     if (options_.with_z_score) {
         const double scale = scale_of(terms.summary);
@@ -235,8 +234,9 @@ void Comparison::fill_bytes(const ImageStack& stack, std::size_t image, Side sid
         const TwoFloats factor = split(scale * scale / kWindowPairs);
         units = {terms.summary.mean, scale / kWindowPixels, factor.high, factor.low};
     }
-    fill_byte_records(stack, image, layout_, side, units, records);
-    terms.records = records;
+    fill_byte_records(stack, image, layout_, side, units, free);
+    terms.records = reinterpret_cast<const std::int32_t*>(free);
+    free += layout_.records() * layout_.record_bytes();
 }
 
 void Comparison::fill_wide(const ImageStack& stack, std::size_t image, ImageTerms& terms, std::byte*& free) const {

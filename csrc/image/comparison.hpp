@@ -6,7 +6,6 @@
 #include <span>
 #include <vector>
 
-#include "common/buffer.hpp"
 #include "image/byte_records.hpp"
 #include "image/summary.hpp"
 #include "simd/kernels.hpp"
@@ -14,9 +13,8 @@
 
 namespace deepssim {
 
-// What a comparison keeps of an image. Pointers go into `memory`; which are set depends on the comparison.
+// What a comparison keeps of an image. The memory is the caller's; which pointers are set depends on the comparison.
 struct ImageTerms {
-    Buffer memory;
     ImageSummary summary;
     const std::int32_t* records = nullptr;
     simd::WideTerms wide{};
@@ -40,8 +38,10 @@ class Comparison {
     std::size_t block_columns() const;
     std::size_t scratch_bytes() const;
 
-    // The side is that on which compare() and compare_block() get them.
-    ImageTerms terms(const ImageStack& stack, std::size_t image, const ImageSummary& summary, Side side) const;
+    // The side is that on which compare() and compare_block() get them; `memory` has term_bytes(), aligned to cache
+    // lines.
+    ImageTerms terms(const ImageStack& stack, std::size_t image, const ImageSummary& summary, Side side,
+                     std::byte* memory) const;
 
     // `scratch` has scratch_bytes(), aligned to cache lines.
     double compare(const ImageTerms& a, const ImageTerms& b, std::byte* scratch) const;

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "common/buffer.hpp"
 #include "common/parallel.hpp"
 #include "deepssim/exact.hpp"
 #include "image/comparison.hpp"
@@ -16,6 +17,12 @@ namespace {
 
 // Terms that are held of each side of a matrix.
 constexpr std::size_t kSideBytes = std::size_t{32} << 20;
+// The terms of some images, in one piece of memory.
+struct SideTerms {
+    Buffer memory;
+    std::vector<ImageTerms> images;
+};
+
 // A call's threads, its ways to end early, and what it compares by.
 class Work {
    public:
@@ -48,11 +55,12 @@ class Work {
         return found;
     }
 
-    std::vector<ImageTerms> terms(const ImageStack& stack, const std::vector<std::size_t>& images,
-                                  const std::vector<ImageSummary>& summaries, Side of) const {
-        std::vector<ImageTerms> made(images.size());
+    SideTerms terms(const ImageStack& stack, const std::vector<std::size_t>& images,
+                    const std::vector<ImageSummary>& summaries, Side side) const {
+        SideTerms made{make_buffer(images.size() * comparison.term_bytes()), std::vector<ImageTerms>(images.size())};
         each(images.size(), [&](std::size_t i, std::byte*) {
-            made[i] = comparison.terms(stack, images[i], summaries[images[i]], of);
+            std::byte* memory = made.memory.get() + i * comparison.term_bytes();
+            made.images[i] = comparison.terms(stack, images[i], summaries[images[i]], side, memory);
         });
         return made;
     }
@@ -75,7 +83,7 @@ std::vector<std::size_t> consecutive(std::size_t first, std::size_t n) {
 }
 
 // All of `rows` with all of `columns`; the results' place is (first_row, first_column).
-void compare_tile(const Work& work, const std::vector<ImageTerms>& rows, const std::vector<ImageTerms>& columns,
+void compare_tile(const Work& work, std::span<const ImageTerms> rows, std::span<const ImageTerms> columns,
                   const SimilarityOutput& out, std::size_t first_row, std::size_t first_column) {
     const std::size_t n_rows = work.comparison.block_rows();
     const std::size_t n_columns = work.comparison.block_columns();
@@ -84,8 +92,8 @@ void compare_tile(const Work& work, const std::vector<ImageTerms>& rows, const s
     work.each(across * down, [&](std::size_t block, std::byte* scratch) {
         const std::size_t row = block / across * n_rows;
         const std::size_t column = block % across * n_columns;
-        const auto of_rows = std::span(rows).subspan(row, std::min(n_rows, rows.size() - row));
-        const auto of_columns = std::span(columns).subspan(column, std::min(n_columns, columns.size() - column));
+        const auto of_rows = rows.subspan(row, std::min(n_rows, rows.size() - row));
+        const auto of_columns = columns.subspan(column, std::min(n_columns, columns.size() - column));
         std::vector<double> values(of_rows.size() * of_columns.size());
         work.comparison.compare_block(of_rows, of_columns, scratch, values.data());
         for (std::size_t p = 0; p < values.size(); ++p) {
@@ -128,16 +136,16 @@ void similarity_matrix(const ImageStack& first, const ImageStack& second, const 
     const std::vector<ImageSummary> of_second = work.summaries(second);
     work.comparison.accept(first, of_first, second, of_second);
     const std::size_t side = work.side();
-    std::vector<ImageTerms> rows;
+    SideTerms rows;
     for (std::size_t column = 0; column < second.n; column += side) {
         const auto columns =
             work.terms(second, consecutive(column, std::min(side, second.n - column)), of_second, Side::kSecond);
         for (std::size_t row = 0; row < first.n; row += side) {
-            if (rows.empty() || first.n > side) {
-                rows.clear();  // before the next are made: the bound on memory
+            if (rows.images.empty() || first.n > side) {
+                rows = {};  // before the next are made: the bound on memory
                 rows = work.terms(first, consecutive(row, std::min(side, first.n - row)), of_first, Side::kFirst);
             }
-            compare_tile(work, rows, columns, out, row, column);
+            compare_tile(work, rows.images, columns.images, out, row, column);
         }
     }
 }
@@ -167,9 +175,9 @@ void similarity_pairs(const ImageStack& first, const ImageStack& second, std::sp
         const auto column_terms = work.terms(second, columns.images(), of_second, Side::kSecond);
         work.each(end - begin, [&](std::size_t i, std::byte* scratch) {
             const ImagePair& pair = pairs[order[begin + i]];
-            out[order[begin + i]] =
-                work.comparison.compare(row_terms[rows.place(static_cast<std::size_t>(pair.first))],
-                                        column_terms[columns.place(static_cast<std::size_t>(pair.second))], scratch);
+            out[order[begin + i]] = work.comparison.compare(
+                row_terms.images[rows.place(static_cast<std::size_t>(pair.first))],
+                column_terms.images[columns.place(static_cast<std::size_t>(pair.second))], scratch);
         });
         begin = end;
     }
@@ -183,11 +191,9 @@ void ssim_map(const ImageStack& first, const ImageStack& second, const Similarit
     const std::vector<ImageSummary> of_second = work.summaries(second);
     work.comparison.want_wide();
     work.comparison.accept(first, of_first, second, of_second);
-    work.each(1, [&](std::size_t, std::byte* scratch) {
-        const ImageTerms a = work.comparison.terms(first, 0, of_first[0], Side::kFirst);
-        const ImageTerms b = work.comparison.terms(second, 0, of_second[0], Side::kSecond);
-        work.comparison.map(a, b, scratch, out);
-    });
+    const SideTerms a = work.terms(first, {0}, of_first, Side::kFirst);
+    const SideTerms b = work.terms(second, {0}, of_second, Side::kSecond);
+    work.each(1, [&](std::size_t, std::byte* scratch) { work.comparison.map(a.images[0], b.images[0], scratch, out); });
 }
 
 }  // namespace deepssim

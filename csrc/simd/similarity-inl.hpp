@@ -124,7 +124,7 @@ class ByteRow {
         // every window, what it lacks is small there.
         const Floats variances = variance_a + variance_b;
         const Floats under = variances + c2_;
-        const Floats over = reinterpret_cast<Floats>(reinterpret_cast<Ints>(variances - twice) & mask);
+        const Floats over = variances - twice;
         if constexpr (kWithLuminance) {
             Floats mean_a;
             Floats mean_b;
@@ -133,9 +133,9 @@ class ByteRow {
             // 1 - (1 - p / u) (1 - q / v) = (q u + p (v - q)) / (u v); what u rounds cancels but in the second term.
             const Floats apart = (mean_a - mean_b) * (mean_a - mean_b);
             const Floats luminance = (mean_a * mean_a + mean_b * mean_b) + c1_;
-            quotient = (over * luminance + apart * (under - over)) / (under * luminance);
+            quotient = masked(over * luminance + apart * (under - over), mask) / (under * luminance);
         } else {
-            quotient = over / under;
+            quotient = masked(over, mask) / under;
         }
         Ints leaves;
         load(columns_ + at, leaves);
@@ -143,6 +143,10 @@ class ByteRow {
     }
 
    private:
+    static Floats masked(const Floats& v, const Ints& mask) {
+        return reinterpret_cast<Floats>(reinterpret_cast<Ints>(v) & mask);
+    }
+
     const std::int32_t* pairs_a_;
     const std::int32_t* pairs_b_;
     std::int32_t* columns_;
