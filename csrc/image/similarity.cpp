@@ -15,11 +15,14 @@ namespace deepssim {
 
 namespace {
 
-// Terms that are held of each side of a matrix.
-constexpr std::size_t kSideBytes = std::size_t{32} << 20;
+// Terms that are held of each side. Those of the first are made again for each block of the second, so most of the
+// memory is the second's.
+constexpr std::size_t kFirstBytes = std::size_t{16} << 20;
+constexpr std::size_t kSecondBytes = std::size_t{48} << 20;
 // The terms of some images, in one piece of memory.
 struct SideTerms {
     Buffer memory;
+    std::size_t room = 0;  // images
     std::vector<ImageTerms> images;
 };
 
@@ -55,18 +58,25 @@ class Work {
         return found;
     }
 
-    SideTerms terms(const ImageStack& stack, const std::vector<std::size_t>& images,
-                    const std::vector<ImageSummary>& summaries, Side side) const {
-        SideTerms made{make_buffer(images.size() * comparison.term_bytes()), std::vector<ImageTerms>(images.size())};
+    // In memory that is kept: pages that were given back would have to be cleared again.
+    void make_terms(const ImageStack& stack, const std::vector<std::size_t>& images,
+                    const std::vector<ImageSummary>& summaries, Side side, SideTerms& made) const {
+        if (images.size() > made.room) {
+            made = {};
+            made.memory = make_buffer(images.size() * comparison.term_bytes());
+            made.room = images.size();
+        }
+        made.images.resize(images.size());
         each(images.size(), [&](std::size_t i, std::byte*) {
             std::byte* memory = made.memory.get() + i * comparison.term_bytes();
             made.images[i] = comparison.terms(stack, images[i], summaries[images[i]], side, memory);
         });
-        return made;
     }
 
-    // Images whose terms fit one side.
-    std::size_t side() const { return std::max<std::size_t>(1, kSideBytes / comparison.term_bytes()); }
+    // Images whose terms fit a side.
+    std::size_t room(Side side) const {
+        return std::max<std::size_t>(1, (side == Side::kFirst ? kFirstBytes : kSecondBytes) / comparison.term_bytes());
+    }
 
     Comparison comparison;
 
@@ -135,15 +145,16 @@ void similarity_matrix(const ImageStack& first, const ImageStack& second, const 
     const std::vector<ImageSummary> of_first = work.summaries(first);
     const std::vector<ImageSummary> of_second = work.summaries(second);
     work.comparison.accept(first, of_first, second, of_second);
-    const std::size_t side = work.side();
+    const std::size_t n_rows = work.room(Side::kFirst);
+    const std::size_t n_columns = work.room(Side::kSecond);
     SideTerms rows;
-    for (std::size_t column = 0; column < second.n; column += side) {
-        const auto columns =
-            work.terms(second, consecutive(column, std::min(side, second.n - column)), of_second, Side::kSecond);
-        for (std::size_t row = 0; row < first.n; row += side) {
-            if (rows.images.empty() || first.n > side) {
-                rows = {};  // before the next are made: the bound on memory
-                rows = work.terms(first, consecutive(row, std::min(side, first.n - row)), of_first, Side::kFirst);
+    SideTerms columns;
+    for (std::size_t column = 0; column < second.n; column += n_columns) {
+        work.make_terms(second, consecutive(column, std::min(n_columns, second.n - column)), of_second, Side::kSecond,
+                        columns);
+        for (std::size_t row = 0; row < first.n; row += n_rows) {
+            if (rows.images.empty() || first.n > n_rows) {
+                work.make_terms(first, consecutive(row, std::min(n_rows, first.n - row)), of_first, Side::kFirst, rows);
             }
             compare_tile(work, rows.images, columns.images, out, row, column);
         }
@@ -162,17 +173,20 @@ void similarity_pairs(const ImageStack& first, const ImageStack& second, std::sp
     std::stable_sort(order.begin(), order.end(), [&](std::size_t p, std::size_t q) {
         return std::pair(pairs[p].first, pairs[p].second) < std::pair(pairs[q].first, pairs[q].second);
     });
-    const std::size_t side = work.side();
+    SideTerms row_terms;
+    SideTerms column_terms;
     for (std::size_t begin = 0; begin < order.size();) {
         Needed rows;
         Needed columns;
         std::size_t end = begin;
-        for (; end < order.size() && rows.images().size() <= side && columns.images().size() < side; ++end) {
+        while (end < order.size() && rows.images().size() <= work.room(Side::kFirst) &&
+               columns.images().size() < work.room(Side::kSecond)) {
             rows.add(static_cast<std::size_t>(pairs[order[end]].first));
             columns.add(static_cast<std::size_t>(pairs[order[end]].second));
+            ++end;
         }
-        const auto row_terms = work.terms(first, rows.images(), of_first, Side::kFirst);
-        const auto column_terms = work.terms(second, columns.images(), of_second, Side::kSecond);
+        work.make_terms(first, rows.images(), of_first, Side::kFirst, row_terms);
+        work.make_terms(second, columns.images(), of_second, Side::kSecond, column_terms);
         work.each(end - begin, [&](std::size_t i, std::byte* scratch) {
             const ImagePair& pair = pairs[order[begin + i]];
             out[order[begin + i]] = work.comparison.compare(
@@ -191,8 +205,10 @@ void ssim_map(const ImageStack& first, const ImageStack& second, const Similarit
     const std::vector<ImageSummary> of_second = work.summaries(second);
     work.comparison.want_wide();
     work.comparison.accept(first, of_first, second, of_second);
-    const SideTerms a = work.terms(first, {0}, of_first, Side::kFirst);
-    const SideTerms b = work.terms(second, {0}, of_second, Side::kSecond);
+    SideTerms a;
+    SideTerms b;
+    work.make_terms(first, {0}, of_first, Side::kFirst, a);
+    work.make_terms(second, {0}, of_second, Side::kSecond, b);
     work.each(1, [&](std::size_t, std::byte* scratch) { work.comparison.map(a.images[0], b.images[0], scratch, out); });
 }
 
