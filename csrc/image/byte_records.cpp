@@ -95,7 +95,7 @@ Planes planes_of(const ImageStack& stack, std::size_t image, Side side, const By
 template <class T>
 std::byte* interleave(const std::array<const T*, kLanes>& lines, std::size_t n, std::byte* out) {
     for (std::size_t i = 0; i < n; ++i) {
-        std::array<T, kLanes> across;
+        std::array<T, kLanes> across{};
         for (std::size_t lane = 0; lane < kLanes; ++lane) across[lane] = lines[lane][i];
         std::memcpy(out, across.data(), sizeof(across));
         out += sizeof(across);
@@ -142,13 +142,13 @@ void fill_byte_records(const ImageStack& stack, std::size_t image, const ByteLay
     const std::size_t columns = layout.steps() + kTaps - 1;
     const std::vector<std::int32_t> none(columns);
     const std::vector<float> no_floats(columns);
-    std::array<ByteLayout::Part, kLanes> parts;
+    std::array<ByteLayout::Part, kLanes> parts{};
     for (std::size_t lane = 0; lane < kLanes; ++lane) parts[lane] = layout.part(lane);
     std::array<std::vector<std::int32_t>, kLanes> starts;  // rows of a part's first window, where nothing leaves
-    std::array<const std::int32_t*, kLanes> pixels;
-    std::array<const std::int32_t*, kLanes> sums;
-    std::array<const float*, kLanes> means;
-    std::array<const float*, kLanes> variances;
+    std::array<const std::int32_t*, kLanes> pixels{};
+    std::array<const std::int32_t*, kLanes> sums{};
+    std::array<const float*, kLanes> means{};
+    std::array<const float*, kLanes> variances{};
     for (std::size_t r = 0; r < layout.records(); ++r) {
         for (std::size_t lane = 0; lane < kLanes; ++lane) {
             const ByteLayout::Part& part = parts[lane];

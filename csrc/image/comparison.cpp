@@ -16,9 +16,11 @@ constexpr double kK2 = 0.03;
 constexpr double kGaussianSigma = 1.5;
 constexpr std::size_t kLine = 64;
 // Records of the rows' side that stay in the first-level cache while those of columns pass by.
-constexpr std::size_t kStripBytes = std::size_t{24} << 10;
-constexpr std::size_t kBlockRows = 8;
-constexpr std::size_t kBlockColumns = 16;
+constexpr std::size_t kStripBytes = std::size_t{16} << 10;
+// Images of a side whose strips stay in the second-level cache; fewer where images are so large that a block would keep
+// a call from ending early.
+constexpr std::size_t kBlockImages = 16;
+constexpr std::size_t kBlockBytes = std::size_t{32} << 20;
 constexpr int kWindowPixels = static_cast<int>(simd::kUniformTaps * simd::kUniformTaps);
 constexpr int kWindowPairs = kWindowPixels * (kWindowPixels - 1);
 // The units of means and variances of images that are not scaled: any that float32 holds would do, since SSIM does not
@@ -173,14 +175,15 @@ std::size_t Comparison::term_bytes() const {
     return bytes + 8 * kLine;
 }
 
-std::size_t Comparison::block_rows() const { return kBlockRows; }
-std::size_t Comparison::block_columns() const { return kBlockColumns; }
+std::size_t Comparison::block_images() const {
+    return std::clamp<std::size_t>(kBlockBytes / term_bytes(), 1, kBlockImages);
+}
 
 std::size_t Comparison::byte_state_bytes() const { return layout_.column_bytes() + simd::kPixelLanes * sizeof(double); }
 
 std::size_t Comparison::scratch_bytes() const {
     const std::size_t wide = with_wide_ ? 3 * stride_ * sizeof(double) : 0;
-    return std::max(wide, with_bytes_ ? block_rows() * block_columns() * byte_state_bytes() : 0);
+    return std::max(wide, with_bytes_ ? block_images() * block_images() * byte_state_bytes() : 0);
 }
 
 ImageTerms Comparison::terms(const ImageStack& stack, std::size_t image, const ImageSummary& summary, Side side,

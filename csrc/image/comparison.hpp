@@ -34,8 +34,7 @@ class Comparison {
 
     std::size_t term_bytes() const;
     // Images of each side that compare_block() takes at most.
-    std::size_t block_rows() const;
-    std::size_t block_columns() const;
+    std::size_t block_images() const;
     std::size_t scratch_bytes() const;
 
     // The side is that on which compare() and compare_block() get them; `memory` has term_bytes(), aligned to cache

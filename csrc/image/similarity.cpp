@@ -95,15 +95,14 @@ std::vector<std::size_t> consecutive(std::size_t first, std::size_t n) {
 // All of `rows` with all of `columns`; the results' place is (first_row, first_column).
 void compare_tile(const Work& work, std::span<const ImageTerms> rows, std::span<const ImageTerms> columns,
                   const SimilarityOutput& out, std::size_t first_row, std::size_t first_column) {
-    const std::size_t n_rows = work.comparison.block_rows();
-    const std::size_t n_columns = work.comparison.block_columns();
-    const std::size_t across = (columns.size() + n_columns - 1) / n_columns;
-    const std::size_t down = (rows.size() + n_rows - 1) / n_rows;
+    const std::size_t n = work.comparison.block_images();
+    const std::size_t across = (columns.size() + n - 1) / n;
+    const std::size_t down = (rows.size() + n - 1) / n;
     work.each(across * down, [&](std::size_t block, std::byte* scratch) {
-        const std::size_t row = block / across * n_rows;
-        const std::size_t column = block % across * n_columns;
-        const auto of_rows = rows.subspan(row, std::min(n_rows, rows.size() - row));
-        const auto of_columns = columns.subspan(column, std::min(n_columns, columns.size() - column));
+        const std::size_t row = block / across * n;
+        const std::size_t column = block % across * n;
+        const auto of_rows = rows.subspan(row, std::min(n, rows.size() - row));
+        const auto of_columns = columns.subspan(column, std::min(n, columns.size() - column));
         std::vector<double> values(of_rows.size() * of_columns.size());
         work.comparison.compare_block(of_rows, of_columns, scratch, values.data());
         for (std::size_t p = 0; p < values.size(); ++p) {
