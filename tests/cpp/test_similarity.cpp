@@ -347,8 +347,8 @@ TEST_CASE("extremes do not overflow") {
             const bool is_white = (p / width + p % width) % 2 == 0;
             images.pixels[p] = is_white ? 255.0F : 0.0F;
             images.pixels[40 * width + p] = is_white ? 0.0F : 255.0F;
-            images.pixels[2 * 40 * width + p] = 0.0F;
-            images.pixels[3 * 40 * width + p] = 255.0F;
+            images.pixels[80 * width + p] = 0.0F;
+            images.pixels[120 * width + p] = 255.0F;
         }
         for (const double range : {0.01, 1.0, 255.0, 1e4}) {
             check_ssim(images, images.as_bytes(), make_options(Similarity::kSsim, range), 1e-7);
@@ -392,7 +392,7 @@ TEST_CASE("a map holds the definition at each place, and its mean is the number"
         Images images = make_images(kind, 2, 17, 29);
         Images a(1, 17, 29);
         Images b(1, 17, 29);
-        const auto middle = images.pixels.begin() + 17 * 29;
+        const auto middle = images.pixels.begin() + std::ptrdiff_t{17} * 29;
         a.pixels.assign(images.pixels.begin(), middle);
         b.pixels.assign(middle, images.pixels.end());
         for (const SsimWindow window : {SsimWindow::kUniform, SsimWindow::kGaussian}) {
@@ -444,7 +444,7 @@ TEST_CASE("every level, any threads and any batch give the same bits") {
 TEST_CASE("a set larger than what is held at a time gives the numbers of its pairs") {
     const Images images = make_images(Kind::kFractions, 300, 64, 64);  // 131 KB of terms each
     Images few(2, 64, 64);
-    few.pixels.assign(images.pixels.begin(), images.pixels.begin() + 2 * 64 * 64);
+    few.pixels.assign(images.pixels.begin(), images.pixels.begin() + std::ptrdiff_t{2} * 64 * 64);
     SimilarityOptions options = make_options(Similarity::kContrastStructure);
     const std::vector<double> across = matrix(few.floats(), images.floats(), options);
     const std::vector<double> down = matrix(images.floats(), few.floats(), options);
@@ -468,7 +468,7 @@ TEST_CASE("strides are followed and results go where the caller says") {
     const SimilarityOptions options = make_options(Similarity::kSsim);
     CHECK(matrix(backwards, backwards, options) == matrix(turned.floats(), turned.floats(), options));
 
-    std::vector<float> wide(3 * 5, 7.0F);
+    std::vector<float> wide(15, 7.0F);
     SimilarityOutput target;
     target.floats = wide.data() + 1;
     target.row_stride = 5;
