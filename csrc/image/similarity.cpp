@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
@@ -169,8 +170,8 @@ void similarity_pairs(const ImageStack& first, const ImageStack& second, std::sp
     const std::vector<ImageSummary> of_second = work.summaries(second);
     work.comparison.accept(first, of_first, second, of_second);
     std::vector<std::size_t> order = consecutive(0, pairs.size());
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t p, std::size_t q) {
-        return std::pair(pairs[p].first, pairs[p].second) < std::pair(pairs[q].first, pairs[q].second);
+    std::sort(order.begin(), order.end(), [&](std::size_t p, std::size_t q) {
+        return std::tie(pairs[p].first, pairs[p].second, p) < std::tie(pairs[q].first, pairs[q].second, q);
     });
     SideTerms row_terms;
     SideTerms column_terms;
