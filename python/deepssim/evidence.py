@@ -17,17 +17,28 @@ from numpy.typing import NDArray
 from deepssim.base import Found
 from deepssim.calibration import Calibration
 from deepssim.errors import StoreError, UsageError
-from deepssim.image_ops import Evidence, Registrar, Transform, evidence_maps, resize_area, warp
+from deepssim.image_ops import (
+    Evidence,
+    RegisteredSimilarity,
+    Registrar,
+    Registration,
+    Transform,
+    evidence_maps,
+    map_on_threads,
+    registered_similarity,
+    resize_area,
+    warp,
+)
 from deepssim.matching import Reference, Subject
 from deepssim.parts import EVIDENCE_FIELDS, S1, S2, Floats, Ints, Levels, Part
 from deepssim.working import WORKING_SIDE, Working
 
-# Prepared for registration at a time: about 14 bytes for each pixel of these images.
+# Prepared for registration at a time: 6 to 10 bytes for each pixel of these images, and 4 of grey values.
 BATCH_PIXELS = 2**22
 PREPARED_BYTES_PER_PIXEL = 14
 # A pair compared at fewer rows or columns could agree by chance: a few pixels fit any image.
 LEAST_SIDE = 32
-_STATISTICS = frozenset(f.name for f in fields(Evidence))
+_STATISTICS = frozenset({*(f.name for f in fields(Evidence)), "ssim", "fsim"})
 
 
 def _working(subject: Subject) -> Working:
@@ -166,25 +177,41 @@ class Verifier:
                     out[i, place] = _NOTHING
                 continue
             numbers = {row: n for n, row in enumerate(sorted({int(rows[i, place]) for i, place in pairs}))}
-            registrar = Registrar(_fit(real[row], size) for row in numbers)
+            moving = [_fit(real[row], size) for row in numbers]
+            registrar = Registrar(moving, threads=self.threads)
             images = sorted({i for i, _ in pairs})
             candidates = [[place for at, place in pairs if at == i] for i in images]
-            found = registrar.verify_many(
-                [_fit(_working(subjects[i]), size) for i in images],
-                [
-                    [numbers[int(rows[i, place])] for place in places]
-                    for i, places in zip(images, candidates, strict=True)
-                ],
-                threads=self.threads,
-            )
-            for i, places, answers in zip(images, candidates, found, strict=True):
+            fixed = [_fit(_working(subjects[i]), size) for i in images]
+            chosen = [
+                [numbers[int(rows[i, place])] for place in places] for i, places in zip(images, candidates, strict=True)
+            ]
+            found = registrar.verify_many(fixed, chosen, threads=self.threads)
+            alike = self._similarities(fixed, moving, chosen, found)
+            for i, places, answers, similarities in zip(images, candidates, found, alike, strict=True):
                 down, right = subjects[i].height / size[0], subjects[i].width / size[1]
-                for place, (registration, evidence) in zip(places, answers, strict=True):
+                for place, (registration, evidence), similarity in zip(places, answers, similarities, strict=True):
                     moved = registration.transform
                     moved = replace(
                         moved, shift_rows=moved.shift_rows * down, shift_columns=moved.shift_columns * right
                     )
-                    out[i, place] = (*astuple(evidence), *astuple(moved))
+                    out[i, place] = (*astuple(evidence), similarity.ssim, similarity.fsim, *astuple(moved))
+
+    def _similarities(
+        self,
+        fixed: Sequence[NDArray[np.float32]],
+        moving: Sequence[NDArray[np.float32]],
+        chosen: Sequence[Sequence[int]],
+        found: Sequence[Sequence[tuple[Registration, Evidence]]],
+    ) -> list[list[RegisteredSimilarity]]:
+        """Compare registered pairs pixel against pixel; one list for each fixed image."""
+
+        def compare(i: int) -> list[RegisteredSimilarity]:
+            return [
+                registered_similarity(fixed[i], moving[number], registration.transform)
+                for number, (registration, _) in zip(chosen[i], found[i], strict=True)
+            ]
+
+        return map_on_threads(compare, range(len(fixed)), self.threads)
 
 
 _NOTHING = tuple(

@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Levels = NDArray[np.int8]
 
-EVIDENCE_FIELDS = (*(f.name for f in fields(Evidence)), *(f.name for f in fields(Transform)))
+EVIDENCE_FIELDS = (*(f.name for f in fields(Evidence)), "ssim", "fsim", *(f.name for f in fields(Transform)))
 """What `Part.evidence` says of a pair, by its last axis; the transform moves the real image."""
 S1, S2 = EVIDENCE_FIELDS.index("s1"), EVIDENCE_FIELDS.index("s2")
 

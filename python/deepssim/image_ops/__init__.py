@@ -22,6 +22,7 @@ from deepssim.image_ops.registration import (
 )
 from deepssim.image_ops.resize import resize_area
 from deepssim.image_ops.similarity import fsim, ncc, similarity_matrix, similarity_pairs, ssim, ssim_map
+from deepssim.image_ops.threads import map_on_threads
 from deepssim.image_ops.views import BANK, FLIPS, ViewGrid, ViewOf, make_views
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "fsim",
     "is_byte_image",
     "make_views",
+    "map_on_threads",
     "ncc",
     "register",
     "registered_maps",

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim import _core
+from deepssim.image_ops.threads import map_on_threads
 
 __all__ = [
     "Evidence",
@@ -265,6 +266,7 @@ class Registrar:
 
     Args:
         real_images: Images of one shape, as in `register`. 6 to 10 bytes a pixel are kept of each (`n_bytes`).
+        threads: How many prepare them; 0 takes all processors that this process may use.
 
     Raises:
         TypeError: As in `register`.
@@ -278,8 +280,8 @@ class Registrar:
         'mirrored upside down'
     """
 
-    def __init__(self, real_images: Iterable[Image]) -> None:
-        self._images = [_prepared(image) for image in real_images]
+    def __init__(self, real_images: Iterable[Image], *, threads: int = 1) -> None:
+        self._images = map_on_threads(_prepared, real_images, threads)
         shapes = {image.shape for image in self._images}
         if len(shapes) > 1:
             raise ValueError(f"the real images have {len(shapes)} different shapes; resize them to one size first")
@@ -336,13 +338,11 @@ class Registrar:
         """
         if len(synthetic_images) != len(candidates):
             raise ValueError(f"{len(synthetic_images)} synthetic images have {len(candidates)} lists of candidates")
-        if threads < 0:
-            raise ValueError(f"threads is {threads}; give 0 for all processors, or a number of them")
         counts = [len(chosen) for chosen in candidates]
         starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
         flat = np.array([i for chosen in candidates for i in chosen], dtype=np.int64)
         rows = _core.verify_images(
-            [_prepared(image) for image in synthetic_images],
+            map_on_threads(_prepared, synthetic_images, threads),
             self._images,
             starts,
             flat,
