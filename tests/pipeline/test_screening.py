@@ -15,13 +15,14 @@ from PIL import Image
 
 from deepssim.audit import AuditOptions, audit, score
 from deepssim.base import Base
-from deepssim.calibration import given_thresholds, load_calibration
+from deepssim.calibration import load_calibration
 from deepssim.errors import MemoryLimitError, UsageError
 from deepssim.image_ops import BANK, FLIPS, ViewGrid, ViewOf, make_views
 from deepssim.images import ImageOptions
 from deepssim.matching import Control, Matcher, MatchOptions, Reference
 from deepssim.screening import Screen, choose_views, coarse_views
-from deepssim.store import Store, write_store
+from deepssim.store import Store
+from deepssim.store_build import write_store
 
 LAYOUT = (4, 3)
 GRIDS = [FLIPS, ViewGrid(n_angles=6, zooms=(0.9, 1.0), shift=1), ViewGrid(n_angles=1, with_mirror=False)]
@@ -182,9 +183,7 @@ def test_thresholds_of_other_views_are_refused(cohort, tmp_path):
 def test_a_metric_without_layout_has_no_views(tmp_path):
     rng = np.random.default_rng(1)
     stores = [store_of(tmp_path / name, unit(rng, 5), ["a"] * 5).path for name in ("r", "s")]
-    options = AuditOptions(
-        calibration=given_thresholds("test", ".5,.8"), match=MatchOptions(views="bank"), command="score"
-    )
+    options = AuditOptions(thresholds=(0.5, 0.8), match=MatchOptions(views="bank"), command="score")
     with pytest.raises(UsageError, match="the metric test has no views"):
         score(*stores, tmp_path / "out", options=options)
     options = dataclasses.replace(options, match=MatchOptions())
