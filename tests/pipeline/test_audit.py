@@ -198,7 +198,8 @@ def test_a_killed_audit_goes_on_and_ends_with_the_same_bytes(tmp_path):
     code = (
         "import sys; from deepssim.audit import *; from deepssim.matching import *; import deepssim.matching as m;"
         "import deepssim.sources as s; s.PART_IMAGES = 512;"
-        "audit(sys.argv[1], sys.argv[2], sys.argv[3])"
+        "options = AuditOptions(match=MatchOptions(views='none'));"
+        "audit(sys.argv[1], sys.argv[2], sys.argv[3], options=options)"
     )
     arguments = [str(tmp_path / name) for name in ("real", "synthetic.npy")]
 
