@@ -166,10 +166,14 @@ def test_a_run_names_its_views_and_finds_what_was_mirrored_and_moved(cohort, tmp
         assert summaries[views]["metric"]["views"] == views
         assert summaries[views]["thresholds"]["views"] == views
         assert json.loads((tmp_path / views / "run.json").read_text())["options"]["views"] == views
-    first = pq.read_table(tmp_path / "bank" / "matches.parquet", filters=[("rank", "=", 1)]).to_pylist()
-    assert {row["synthetic_id"]: row["real_id"] for row in first} == cohort.copies
-    assert summaries["bank"]["synthetic_flagged"]["flagged"] == len(cohort.copies)
-    assert summaries["none"]["synthetic_flagged"]["flagged"] == 0
+    first = {
+        views: pq.read_table(tmp_path / views / "matches.parquet", filters=[("rank", "=", 1)]).to_pylist()
+        for views in summaries
+    }
+    assert {row["synthetic_id"]: row["real_id"] for row in first["bank"]} == cohort.copies
+    # The shift is no whole number of pixels of the thumbnail, which costs some of the score.
+    assert all(a["score"] > b["score"] for a, b in zip(first["bank"], first["none"], strict=True))
+    assert summaries["bank"]["synthetic_flagged"]["flagged"] > summaries["none"]["synthetic_flagged"]["flagged"] == 0
     assert "in place" in summaries["none"]["limits"][0]
     assert "any angle" in summaries["bank"]["limits"][0]
 
