@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.membench.collection import Collection, Grey
 from deepssim.evaluate import EXACT, NEAR, UNRELATED
-from deepssim.perturb import ViewKind, apply_view, degrade, draw_view, near_copy
+from deepssim.perturb import LESION_PROBABILITY, ViewKind, apply_view, degrade, draw_view, near_copy
 
 CONDITIONS: tuple[ViewKind, ...] = ("aligned", "perturbed", "hard")
 REAL_PART = 0.6  # of the people
@@ -55,6 +55,7 @@ def make_bench(
     seed: int,
     distractors: Collection | None = None,
     amplitude_px: float | None = None,
+    lesion_probability: float = LESION_PROBABILITY,
 ) -> Bench:
     """Draw a benchmark.
 
@@ -65,6 +66,7 @@ def make_bench(
         distractors: Images of other people that join the real ones as no one's source.
         amplitude_px: Peak displacement of every deformation, in pixels at a shorter side of 112 px, for a curve of
             what is detected; None: drawn from `AMPLITUDES`.
+        lesion_probability: That a near copy has a lesion too; 0 for a curve of what deformations alone do.
 
     Raises:
         ValueError: There are fewer than two people.
@@ -78,7 +80,7 @@ def make_bench(
     sources, siblings = _split_people(collection, chosen, np.random.default_rng([seed, len(CONDITIONS)]))
     strangers = np.flatnonzero(~np.isin(collection.people, chosen))
     amplitudes = AMPLITUDES[condition] if amplitude_px is None else (amplitude_px, amplitude_px)
-    maker = _Maker(collection, condition, amplitudes, rng)
+    maker = _Maker(collection, condition, amplitudes, lesion_probability, rng)
     for place, index in enumerate(sources):
         maker.add(index, EXACT, place)
         for _ in range(NEAR_COPIES):
@@ -128,9 +130,15 @@ class _Maker:
     """Makes synthetic images one after the other, from one stream of draws."""
 
     def __init__(
-        self, collection: Collection, condition: ViewKind, amplitudes: tuple[float, float], rng: np.random.Generator
+        self,
+        collection: Collection,
+        condition: ViewKind,
+        amplitudes: tuple[float, float],
+        lesion_probability: float,
+        rng: np.random.Generator,
     ) -> None:
         self._collection, self._condition, self._amplitudes, self._rng = collection, condition, amplitudes, rng
+        self._lesion_probability = lesion_probability
         self.images: list[Grey] = []
         self.truth: list[int] = []
         self.source: list[int] = []
@@ -140,7 +148,9 @@ class _Maker:
     def add(self, index: int, label: int, source: int, *, is_sibling: bool = False) -> None:
         image = self._collection.images[index]
         if label == NEAR:
-            made = near_copy(image, self._rng, amplitude_px=self._amplitudes)
+            made = near_copy(
+                image, self._rng, amplitude_px=self._amplitudes, lesion_probability=self._lesion_probability
+            )
         else:
             made = degrade(image, self._rng)
         height, width = image.shape

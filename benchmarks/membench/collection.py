@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 from collections.abc import Collection as Names
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,9 @@ def read_collection(data: Path | None, domain: str, splits: Names[str], *, side:
     with (data / folder / table).open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row[column] in used]
     rows.sort(key=lambda row: (row[column], row["path"]))
-    images, people, levels = [], [], []
+    images: list[Grey] = []
+    people: list[str] = []
+    levels: list[int] = []
     for row in rows:
         with Image.open(data / folder / row["path"]) as picture:
             images.append(np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255.0))
@@ -78,14 +81,21 @@ def read_collection(data: Path | None, domain: str, splits: Names[str], *, side:
 
 
 def _phantoms(splits: Names[str]) -> Collection:
-    images, people, levels = [], [], []
-    for split in sorted(splits):
-        n_people, seed = PHANTOMS[split]
-        for name, level, image in make_cohort(n_people, PHANTOM_LEVELS, seed=seed):
-            images.append(image)
-            people.append(f"{split}-{name}")
-            levels.append(level)
-    return Collection("phantom", images, np.array(people), np.array(levels, np.int64))
+    parts = [_cohort(split) for split in sorted(splits)]
+    return Collection(
+        "phantom",
+        [image for part in parts for image in part.images],
+        np.concatenate([part.people for part in parts]),
+        np.concatenate([part.levels for part in parts]),
+    )
+
+
+@functools.cache  # a run asks for the same cohorts for every condition
+def _cohort(split: str) -> Collection:
+    n_people, seed = PHANTOMS[split]
+    names, levels, images = zip(*make_cohort(n_people, PHANTOM_LEVELS, seed=seed), strict=True)
+    people = np.array([f"{split}-{name}" for name in names])
+    return Collection("phantom", list(images), people, np.array(levels, np.int64))
 
 
 def _resized(collection: Collection, side: int | None) -> Collection:
