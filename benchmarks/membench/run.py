@@ -1,0 +1,209 @@
+"""Runs the benchmark: draws, answers, thresholds, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.membench.bench import CONDITIONS, Bench, make_bench
+from benchmarks.membench.collection import Collection, read_collection
+from benchmarks.membench.figures import Figure, figures
+from benchmarks.membench.systems import (
+    Answers,
+    Cuts,
+    choose_cuts,
+    from_evidence,
+    from_scores,
+    metric_scores,
+    nearest,
+    ssim_scores,
+)
+from benchmarks.membench.verified import Mask, Pixels, examine, to_bytes
+from deepssim.calibration import installed_calibrations, load_calibration
+from deepssim.matching import MatchOptions
+from deepssim.metric import DEFAULT_METRIC, load_metric
+from deepssim.perturb import ViewKind, apply_view, draw_view
+
+SYSTEMS = ("ssim", DEFAULT_METRIC, "verifier", "pipeline")
+TUNE = "tune"
+# Whose images join the base of a split's benchmark as no one's source, with `Settings.with_distractors`.
+DISTRACTORS = {"tune": ("train",), "test": ("train", "tune"), "train": ("tune",)}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to run.
+
+    Attributes:
+        data: Folder of the images; not needed for phantoms.
+        split: Whose figures are wanted; thresholds that are not installed come from the split ``tune``.
+        seed: Of the draw.
+        systems: ``ssim``, ``verifier``, ``pipeline``, or the name of a metric.
+        screen: The metric that finds the candidates of ``pipeline``.
+        k: How many candidates.
+        max_per_person: At most so many of one person among them; 0: no cap.
+        calibrations: Names of the calibrations of the stage verified.
+        with_distractors: Whether images of people of other splits join the base (`DISTRACTORS`).
+        perturb_both: Whether real images are perturbed too, in the condition perturbed.
+        n_people: Of each split, the first so many; None: all.
+        side: Shorter side of the images in pixels; None: as they are.
+        threads: 0: all that this process may use.
+        cache: Folder of evidence found before.
+    """
+
+    data: Path | None
+    split: str = "test"
+    seed: int = 0
+    systems: tuple[str, ...] = SYSTEMS
+    screen: str = DEFAULT_METRIC
+    k: int = MatchOptions().k
+    max_per_person: int = MatchOptions().max_per_group
+    calibrations: tuple[str, ...] = ("verified",)
+    with_distractors: bool = False
+    perturb_both: bool = False
+    n_people: int | None = None
+    side: int | None = None
+    threads: int = 0
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A draw of the benchmark and its images as 8-bit files."""
+
+    bench: Bench
+    real: list[Pixels] = field(repr=False)
+    synthetic: list[Pixels] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of a system with one pair of thresholds.
+
+    Attributes:
+        domain: Kind of image.
+        condition: How synthetic images are seen.
+        system: What answered.
+        cuts: Its thresholds.
+        n_real: Images in the base, distractors among them.
+        n_distractors: Images in the base that nothing was copied from.
+        found: Figures by name, as `figures.figures` gives them.
+    """
+
+    domain: str
+    condition: str
+    system: str
+    cuts: Cuts
+    n_real: int
+    n_distractors: int
+    found: dict[str, Figure]
+
+
+def read_people(settings: Settings, domain: str, splits: tuple[str, ...]) -> Collection:
+    """Read a collection; of each split the first `Settings.n_people`."""
+    parts = []
+    for split in splits:
+        whole = read_collection(settings.data, domain, {split}, side=settings.side)
+        used = np.isin(whole.people, np.unique(whole.people)[: settings.n_people])
+        images = [image for image, is_used in zip(whole.images, used, strict=True) if is_used]
+        parts.append(Collection(domain, images, whole.people[used], whole.levels[used]))
+    return Collection(
+        domain,
+        [image for part in parts for image in part.images],
+        np.concatenate([part.people for part in parts]),
+        np.concatenate([part.levels for part in parts]),
+    )
+
+
+def draw(settings: Settings, domain: str, condition: ViewKind, split: str) -> Draw:
+    """Draw the benchmark of a split."""
+    # Thresholds and figures of one split must not come from the same images.
+    seed = settings.seed + (split == settings.split == TUNE)
+    more = read_people(settings, domain, DISTRACTORS[split]) if settings.with_distractors else None
+    bench = make_bench(read_people(settings, domain, (split,)), condition, seed=seed, distractors=more)
+    if settings.perturb_both and condition == "perturbed":
+        bench = perturb_base(bench, seed)
+    return Draw(bench, [to_bytes(image) for image in bench.real], [to_bytes(image) for image in bench.synthetic])
+
+
+def perturb_base(bench: Bench, seed: int) -> Bench:
+    """Perturb the real images too, each by a draw of its own."""
+    rng = np.random.default_rng([seed, len(CONDITIONS) + 1])
+    moved = []
+    for image in bench.real:
+        height, width = image.shape
+        moved.append(apply_view(image, draw_view(rng, "perturbed", size=(height, width))))
+    return replace(bench, real=moved)
+
+
+def answer(settings: Settings, drawn: Draw, say: Say) -> list[Answers]:
+    """Let every system answer; a pair that two of them look at is registered once."""
+    real, synthetic = drawn.real, drawn.synthetic
+    answers = []
+    candidates: Mask | None = None
+    if "pipeline" in settings.systems:
+        scores = metric_scores(settings.screen, real, synthetic, threads=settings.threads)
+        candidates = nearest(scores, settings.k, drawn.bench.real_people, settings.max_per_person)
+    evidence = None
+    if {"verifier", "pipeline"} & set(settings.systems):
+        wanted = None if "verifier" in settings.systems else candidates
+        evidence = examine(real, synthetic, wanted, threads=settings.threads, cache=settings.cache, report=say)
+    for system in settings.systems:
+        if system == "ssim":
+            answers.append(from_scores(system, ssim_scores(real, synthetic, threads=settings.threads)))
+        elif evidence is not None and system == "verifier":
+            answers.append(from_evidence(system, evidence))
+        elif evidence is not None and system == "pipeline":
+            answers.append(from_evidence(system, evidence, candidates))
+        else:
+            answers.append(from_scores(system, metric_scores(system, real, synthetic, threads=settings.threads)))
+    return answers
+
+
+def run(settings: Settings, domains: tuple[str, ...], conditions: tuple[ViewKind, ...], say: Say) -> list[Row]:
+    """Run the benchmark.
+
+    Raises:
+        ValueError: There is no such domain or no data.
+        DeepSSIMError: There is no such metric or calibration.
+    """
+    _check(settings)
+    rows = []
+    for domain in domains:
+        for condition in conditions:
+            where = f"{domain} {condition}"
+            tuned = draw(settings, domain, condition, TUNE)
+            by_system = {a.system: a for a in answer(settings, tuned, _named(say, f"{where}, tune"))}
+            drawn = draw(settings, domain, condition, settings.split)
+            for answers in answer(settings, drawn, _named(say, f"{where}, {settings.split}")):
+                bench = tuned.bench
+                tune = choose_cuts(by_system[answers.system], bench.truth, bench.is_sibling, TUNE)
+                names = settings.calibrations if answers.detail is not None else (answers.system,)
+                # A metric's own thresholds, where it is an installed one that has them.
+                known = names if answers.detail is not None else set(names) & set(installed_calibrations())
+                fixed = [Cuts(*load_calibration(name).cuts(), name) for name in known]
+                n_real, n_sources = len(drawn.real), int(drawn.bench.source.max()) + 1
+                shown = f"{condition}, both" if settings.perturb_both and condition == "perturbed" else condition
+                for cuts in (*fixed, tune):
+                    found = figures(drawn.bench, answers, cuts)
+                    rows.append(Row(domain, shown, answers.system, cuts, n_real, n_real - n_sources, found))
+            say(f"{where}: done")
+    return rows
+
+
+def _check(settings: Settings) -> None:
+    """Find what is missing before hours of work, not after."""
+    for name in settings.calibrations:
+        if load_calibration(name).stage != "verified":
+            raise ValueError(f"the calibration {name} is not of the stage verified")
+    for name in {*settings.systems, settings.screen} - {"ssim", "verifier", "pipeline"}:
+        load_metric(name)
+
+
+def _named(say: Say, where: str) -> Say:
+    return lambda text: say(f"{where}: {text}")
