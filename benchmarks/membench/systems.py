@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from benchmarks.membench.thresholds import exact_cut, near_cut
 from benchmarks.membench.verified import S1, S2, Mask, Pixels, Table
@@ -116,7 +117,7 @@ def metric_scores(name: str, real: Sequence[Pixels], synthetic: Sequence[Pixels]
     rows, queries = (_embed(encoder, images) for images in (real, synthetic))
     layout = getattr(metric, "layout", None)
     if layout is not None:
-        return _best_of_views(rows, queries, tuple(layout), real[0].shape)
+        return _best_of_views(rows, queries, layout, real[0].shape, threads)
     found = Searcher.of(rows).search(queries, len(rows), threads=threads)
     scores = np.empty((len(queries), len(rows)), np.float32)
     np.put_along_axis(scores, found.ids, found.scores, axis=1)
@@ -130,13 +131,18 @@ def _embed(encoder: Encoder, images: Sequence[Pixels]) -> Floats:
     return np.ascontiguousarray(np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0), np.float32)
 
 
-def _best_of_views(rows: Floats, queries: Floats, layout: tuple[int, int], shape: tuple[int, int]) -> Floats:
+def _best_of_views(
+    rows: Floats, queries: Floats, layout: tuple[int, int], shape: tuple[int, int], threads: int
+) -> Floats:
+    """Score each pair by the best of all views of the query, of every pair: what a screening finds faster."""
+    # Height over width of a pixel of the layout, where this version asks for it.
     aspect = (shape[0] / layout[0]) / (shape[1] / layout[1])
-    knows_aspect = "aspect" in inspect.signature(make_views).parameters
-    options = {"aspect": aspect} if knows_aspect else {}
-    scores = np.empty((len(queries), len(rows)), np.float32)
-    for query, out in zip(queries, scores, strict=True):
-        out[:] = (make_views(query.reshape(layout), BANK, **options) @ rows.T).max(axis=0)
+    options = {"aspect": aspect} if "aspect" in inspect.signature(make_views).parameters else {}
+    scores = queries @ rows.T
+    with threadpool_limits(threads or None, user_api="blas"):
+        for query, out in zip(queries, scores, strict=True):
+            views = make_views(query.reshape(layout), BANK, **options) @ rows.T
+            np.maximum(out, views.max(axis=0), out=out)
     return scores
 
 
