@@ -101,10 +101,12 @@ def plot_curve(points: Sequence[Point], path: Path) -> None:
     for panel, title in enumerate(titles):
         box = (panel * half + LEFT, TOP, (panel + 1) * half - RIGHT, HEIGHT - BOTTOM)
         _axes(pen, box, title, largest)
-        for number, (domain, condition) in enumerate(dict.fromkeys((p.domain, p.condition) for p in points)):
+        curves = list(dict.fromkeys((p.domain, p.condition) for p in points))
+        for number, (domain, condition) in enumerate(curves):
             own = [p for p in points if (p.domain, p.condition) == (domain, condition)]
             shares = [(p.amplitude_px, p.called_near if panel else p.flagged) for p in own]
-            _line(pen, box, shares, largest, COLOURS[domain], DASHES[condition], number)
+            aside = 5 * (number - (len(curves) - 1) / 2)  # so that intervals stand beside each other
+            _line(pen, box, shares, largest, COLOURS[domain], DASHES[condition], aside)
             if panel == 0:
                 row = box[3] - 24 * (number + 1) - 6
                 middle = row + 11
@@ -140,15 +142,13 @@ def _line(
     largest: float,
     colour: tuple[int, int, int],
     dash: float,
-    number: int,
+    aside: float,
 ) -> None:
     left, top, right, bottom = box
 
     def place(px: float, value: float) -> tuple[float, float]:
         return left + (right - left) * px / largest, bottom - (bottom - top) * value
 
-    # Intervals of several curves stand beside each other.
-    aside = 5 * number
     for px, figure in shares:
         x, _ = place(px, 0.0)
         (_, low), (_, high), (_, middle) = (place(px, v) for v in (figure.low, figure.high, figure.value))
