@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=default.seed)
     add("--threads", type=int, default=default.threads, help="0: all")
     add("--cache", type=Path, help="folder of evidence, so that an interrupted run goes on")
+    add("--people", type=int, help="of each split the first so many, for a look; default: all")
     add("--quick", action="store_true", help="a few small phantoms")
     add("--curve", action="store_true", help="what is seen of near copies by the amplitude of their deformation")
     add("--out", type=Path, help="JSON file")
@@ -108,6 +109,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         calibrations=tuple(options.calibration),
         with_distractors=options.distractors,
         perturb_both=options.perturb_both,
+        n_people=options.people,
         threads=options.threads,
         cache=options.cache,
     )
@@ -118,8 +120,9 @@ def _about(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:
     base = "sources alone"
     if settings.with_distractors:
         base = f"sources, and as distractors the people of {' and '.join(DISTRACTORS[settings.split])}"
+    people = "People" if settings.n_people is None else f"The first {settings.n_people} people"
     notes = [
-        f"People of the split {settings.split}, seed {settings.seed}; the base: {base}. "
+        f"{people} of the split {settings.split}, seed {settings.seed}; the base: {base}. "
         f"Thresholds named {TUNE} were chosen for each domain and condition on the people of that split "
         f"({'with' if settings.with_distractors else 'without'} distractors), others are installed calibrations; "
         "near, exact in brackets. "
@@ -131,6 +134,7 @@ def _about(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:
         "notes": notes,
         "split": settings.split,
         "seed": settings.seed,
+        "n_people": settings.n_people,
         "with_distractors": settings.with_distractors,
         "k": settings.k,
         "screen": settings.screen,
