@@ -172,7 +172,7 @@ def run(settings: Settings, domains: tuple[str, ...], conditions: tuple[ViewKind
         ValueError: There is no such domain or no data.
         DeepSSIMError: There is no such metric or calibration.
     """
-    _check(settings)
+    installed = _installed_cuts(settings)
     rows = []
     for domain in domains:
         for condition in conditions:
@@ -184,9 +184,7 @@ def run(settings: Settings, domains: tuple[str, ...], conditions: tuple[ViewKind
                 bench = tuned.bench
                 tune = choose_cuts(by_system[answers.system], bench.truth, bench.is_sibling, TUNE)
                 names = settings.calibrations if answers.detail is not None else (answers.system,)
-                # A metric's own thresholds, where it is an installed one that has them.
-                known = names if answers.detail is not None else set(names) & set(installed_calibrations())
-                fixed = [Cuts(*load_calibration(name).cuts(), name) for name in known]
+                fixed = [installed[name] for name in names if name in installed]
                 n_real, n_sources = len(drawn.real), int(drawn.bench.source.max()) + 1
                 shown = f"{condition}, both" if settings.perturb_both and condition == "perturbed" else condition
                 for cuts in (*fixed, tune):
@@ -196,13 +194,19 @@ def run(settings: Settings, domains: tuple[str, ...], conditions: tuple[ViewKind
     return rows
 
 
-def _check(settings: Settings) -> None:
-    """Find what is missing before hours of work, not after."""
+def _installed_cuts(settings: Settings) -> dict[str, Cuts]:
+    """Read thresholds: calibrations of the stage verified, and those of metrics that have some of their own.
+
+    What is missing is found here, before hours of work and not after.
+    """
+    metrics = {*settings.systems, settings.screen} - {"ssim", "verifier", "pipeline"}
+    for name in metrics:
+        load_metric(name)
     for name in settings.calibrations:
         if load_calibration(name).stage != "verified":
             raise ValueError(f"the calibration {name} is not of the stage verified")
-    for name in {*settings.systems, settings.screen} - {"ssim", "verifier", "pipeline"}:
-        load_metric(name)
+    names = {*settings.calibrations, *(metrics & set(installed_calibrations()))}
+    return {name: Cuts(*load_calibration(name).cuts(), name) for name in names}
 
 
 def _named(say: Say, where: str) -> Say:
