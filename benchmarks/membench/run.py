@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmarks.membench.figures import Figure, figures
 from benchmarks.membench.systems import (
     Answers,
     Cuts,
+    Floats,
     choose_cuts,
     from_evidence,
     from_scores,
@@ -145,10 +147,15 @@ def answer(settings: Settings, drawn: Draw, say: Say) -> list[Answers]:
     """Let every system answer; a pair that two of them look at is registered once."""
     real, synthetic = drawn.real, drawn.synthetic
     answers = []
+
+    @functools.cache  # a metric may be a system and the pipeline's screen: views of thousands of images take minutes
+    def scores_of(name: str) -> Floats:
+        return metric_scores(name, real, synthetic, threads=settings.threads)
+
     candidates: Mask | None = None
     if "pipeline" in settings.systems:
-        scores = metric_scores(settings.screen, real, synthetic, threads=settings.threads)
-        candidates = nearest(scores, settings.k, drawn.bench.real_people, settings.max_per_person)
+        found = scores_of(settings.screen)
+        candidates = nearest(found, settings.k, drawn.bench.real_people, settings.max_per_person)
     evidence = None
     if {"verifier", "pipeline"} & set(settings.systems):
         wanted = None if "verifier" in settings.systems else candidates
@@ -161,7 +168,7 @@ def answer(settings: Settings, drawn: Draw, say: Say) -> list[Answers]:
         elif evidence is not None and system == "pipeline":
             answers.append(from_evidence(system, evidence, candidates))
         else:
-            answers.append(from_scores(system, metric_scores(system, real, synthetic, threads=settings.threads)))
+            answers.append(from_scores(system, scores_of(system)))
     return answers
 
 
