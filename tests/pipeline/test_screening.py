@@ -19,7 +19,7 @@ from deepssim.calibration import load_calibration
 from deepssim.errors import MemoryLimitError, UsageError
 from deepssim.image_ops import BANK, FLIPS, ViewGrid, ViewOf, make_views
 from deepssim.images import ImageOptions
-from deepssim.matching import Control, Matcher, MatchOptions, Reference
+from deepssim.matching import Control, Matcher, MatchOptions, Reference, Subject
 from deepssim.screening import Screen, choose_views, coarse_views
 from deepssim.store import Store
 from deepssim.store_build import write_store
@@ -147,7 +147,7 @@ def test_views_are_those_that_the_metric_has():
 
 def test_an_aspect_is_that_of_a_pixel_and_1_where_sizes_are_not_known():
     screen = Screen(FLIPS, (32, 28))
-    sizes = np.array([[136, 112], [256, 256], [0, 0], [64, 56]])
+    sizes = [(136, 112), (256, 256), (0, 0), (64, 56)]
     assert screen.aspects(sizes) == pytest.approx([136 / 32 / 4, 28 / 32, 1.0, 1.0])
 
 
@@ -161,7 +161,7 @@ def test_a_run_names_its_views_and_finds_what_was_mirrored_and_moved(cohort, tmp
     images = ImageOptions(group_by="parent")
     summaries = {}
     for views in ("none", "bank"):
-        options = AuditOptions(images=images, match=MatchOptions(views=views))
+        options = AuditOptions(images=images, match=MatchOptions(views=views), verify=False)
         summaries[views] = audit(cohort.real, synthetic, tmp_path / views, options=options).summary
         assert summaries[views]["metric"]["views"] == views
         assert summaries[views]["thresholds"]["views"] == views
@@ -181,7 +181,9 @@ def test_a_run_names_its_views_and_finds_what_was_mirrored_and_moved(cohort, tmp
 def test_thresholds_of_other_views_are_refused(cohort, tmp_path):
     calibration = load_calibration("pixel.brain.views-none")
     with pytest.raises(UsageError, match=r"pixel\.brain\.views-none of this package is for --views none, not bank"):
-        audit(cohort.real, cohort.synthetic, tmp_path / "out", options=AuditOptions(calibration=calibration))
+        audit(
+            cohort.real, cohort.synthetic, tmp_path / "out", options=AuditOptions(calibration=calibration, verify=False)
+        )
 
 
 def test_a_metric_without_layout_has_no_views(tmp_path):
@@ -216,13 +218,14 @@ def test_a_mirrored_copy_is_found_in_views_alone(pictures):
     plain = matcher_of(pictures, "none").match_rows(pictures[2], 0)
     assert (plain.scores[:6, 0] < 0.95).all()
     for views in ("flips", "bank"):
-        part = matcher_of(pictures, views).match_rows(pictures[2], 0, np.full((11, 2), 90))
+        part = matcher_of(pictures, views).match_rows(pictures[2], 0, [Subject(90, 90)] * 11)
         assert part.rows[:6, 0].tolist() == list(range(6))
         assert (part.scores[:6, 0] > 0.9999).all()
         assert (part.scores >= plain.scores).all()
-        assert part.counts[:6, 1].tolist() == [1] * 6
-        assert np.array_equal(part.control_scores[:, 0], part.scores[:, 0])
-        assert (part.control_scores[:6, 1] < 0.95).all()
+        assert [int((part.listed_queries == i).sum()) for i in range(6)] == part.levels[:6].astype(bool).sum(1).tolist()
+        assert (part.levels[:6] == 2).sum(axis=1).tolist() == [1] * 6
+        assert np.array_equal(part.control_values[:, 0], part.scores[:, 0])
+        assert (part.control_values[:6, 1] < 0.95).all()
 
 
 def test_views_do_not_depend_on_threads_and_pieces(pictures):
@@ -230,7 +233,7 @@ def test_views_do_not_depend_on_threads_and_pieces(pictures):
     other = matcher_of(pictures, "bank", threads=2)
     other.chunk_rows = 4
     pieces = other.match_rows(pictures[2], 0)
-    for name in ("scores", "rows", "counts", "listed_queries", "listed_rows", "control_scores", "control_rows"):
+    for name in ("scores", "rows", "levels", "listed_queries", "listed_rows", "control_values", "control_rows"):
         assert np.array_equal(getattr(whole, name), getattr(pieces, name)), name
 
 

@@ -19,8 +19,8 @@ def command(out: Path, seed: int, as_json: bool, quiet: bool) -> None:
     """Audit a made-up cohort with planted copies: under a minute, no data and no network needed.
 
     Draws head phantoms of people who do not exist as the training set, plays a generator that memorizes some
-    of them (identical, blurred and noisy, or locally changed copies among images of other people), audits the
-    outcome with a holdout, and holds the verdict against the planted truth.
+    of them (identical, blurred and noisy, mirrored and turned, or locally changed copies among other images),
+    audits the outcome with a holdout, and holds the verdict against the planted truth.
     """
     from dataclasses import asdict
 
@@ -41,5 +41,5 @@ def command(out: Path, seed: int, as_json: bool, quiet: bool) -> None:
     click.echo("\nAgainst the planted truth:")
     for p in planted:
         source = "" if p.source_right is None else f", source named right {p.source_right}"
-        click.echo(f"  {p.kind:<18} {p.total:>4}: flagged {p.flagged} (exact {p.exact}){source}")
+        click.echo(f"  {p.kind:<20} {p.total:>4}: flagged {p.flagged} (exact {p.exact}){source}")
     click.echo(f"\nReport: {path}")

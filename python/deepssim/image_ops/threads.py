@@ -34,5 +34,9 @@ def map_on_threads(function: Callable[[Item], Result], items: Iterable[Item], th
     """
     if threads < 0:
         raise ValueError(f"threads is {threads}; give 0 for all processors, or a number of them")
-    with ThreadPoolExecutor(threads or _core.usable_processors()) as pool:
-        return list(pool.map(function, items))
+    waiting = list(items)
+    n_threads = min(len(waiting), threads or _core.usable_processors())
+    if n_threads <= 1:  # a pool takes longer to start than a small image to be done
+        return [function(item) for item in waiting]
+    with ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(function, waiting))
