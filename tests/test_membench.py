@@ -17,7 +17,7 @@ from benchmarks.membench.curve import measure_curve, plot_curve
 from benchmarks.membench.figures import figures, share
 from benchmarks.membench.run import Settings, answer, draw, perturb_base, run
 from benchmarks.membench.systems import Answers, Cuts, choose_cuts, from_evidence, metric_scores, nearest, ssim_scores
-from benchmarks.membench.thresholds import area_under_curve, exact_cut, near_cut
+from benchmarks.membench.thresholds import area_under_curve, exact_cut, near_cut, shared_near_cut
 from benchmarks.membench.verified import FIELDS, S1, S2, examine, to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -380,3 +380,12 @@ def test_the_curve_begins_with_exact_copies_and_is_drawn(tmp_path):
 
 def test_images_are_compared_as_files_of_8_bits():
     assert to_bytes(np.array([[0.0, 0.5, 1.0]], np.float32)).tolist() == [[0, 128, 255]]
+
+
+def test_a_cut_for_two_kinds_lets_few_of_either_pass():
+    rng = np.random.default_rng(0)
+    kinds = [(rng.normal(low, 0.05, 500), rng.normal(high, 0.05, 500)) for low, high in ((0.3, 0.7), (0.4, 0.9))]
+    cut = shared_near_cut(kinds)
+    assert all((unrelated >= cut).mean() <= 0.01 for unrelated, _ in kinds)
+    assert max(np.quantile(u, 0.99) for u, _ in kinds) < cut < min(np.quantile(c, 0.01) for _, c in kinds)
+    assert shared_near_cut(kinds[:1]) == near_cut(*kinds[0])

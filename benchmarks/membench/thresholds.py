@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,8 +28,21 @@ def near_cut(unrelated: Scores, copies: Scores, *, share: float = FALSE_POSITIVE
     Raises:
         UsageError: One side is empty.
     """
-    _, least = rate_at_false_positives(copies, unrelated, share)
-    lowest = float(np.quantile(copies, share))
+    return shared_near_cut([(unrelated, copies)], share=share)
+
+
+def shared_near_cut(kinds: Sequence[tuple[Scores, Scores]], *, share: float = FALSE_POSITIVE_SHARE) -> float:
+    """Return the cut of `near_cut` for several kinds of images at once: in none do more than `share` pass.
+
+    Args:
+        kinds: (unrelated, copies) of each kind, as `near_cut` takes them.
+        share: 0 to 1.
+
+    Raises:
+        UsageError: One side is empty.
+    """
+    least = max(rate_at_false_positives(copies, unrelated, share)[1] for unrelated, copies in kinds)
+    lowest = min(float(np.quantile(copies, share)) for _, copies in kinds)
     return max(least, (least + lowest) / 2)
 
 

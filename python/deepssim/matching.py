@@ -64,7 +64,7 @@ class MatchOptions:
             embeddings are images, else ``"none"``.
     """
 
-    k: int = 4
+    k: int = 8
     max_per_group: int = 2
     max_listed: int = 64
     threads: int = 0

@@ -109,7 +109,7 @@ def test_the_demo_finds_what_was_planted(deepssim, tmp_path):
     assert done.returncode == 0, done.stderr
     value = json.loads(done.stdout)
     planted = {p["kind"]: p for p in value["planted"]}
-    for kind in ("identical", "blurred and noisy"):
+    for kind in ("identical", "blurred and noisy", "mirrored and turned"):
         assert planted[kind]["flagged"] == planted[kind]["total"] == planted[kind]["source_right"]
     assert planted["locally changed"]["source_right"] == planted["locally changed"]["total"]
     assert planted["unrelated"]["flagged"] <= 0.01 * planted["unrelated"]["total"]

@@ -146,7 +146,7 @@ def match_options(function: F) -> F:
             click.option(
                 "--k",
                 type=click.IntRange(1),
-                default=4,
+                default=8,
                 show_default=True,
                 help="Nearest real images of each synthetic one that are verified and reported.",
             ),
