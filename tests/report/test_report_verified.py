@@ -345,10 +345,10 @@ def test_a_real_audit_says_what_was_looked_at(tmp_path: Path, verify: bool):
     save(tmp_path / "synthetic" / "other.png", next(image for _, _, image in make_cohort(1, 1, seed=6)))
     options = AuditOptions(images=ImageOptions(group_by="parent"), verify=verify)
     result = audit(tmp_path / "real", tmp_path / "synthetic", tmp_path / "out", options=options)
-    assert result.summary["verification"] == ({"candidates": 4} if verify else None)
+    assert result.summary["verification"] == ({"candidates": 8} if verify else None)
     limits, details = " ".join(result.summary["limits"]), " ".join(result.summary["verdict"]["details"])
-    assert ("Only the 4 nearest real images" in limits) == verify
-    assert ("the 4 nearest real images of each synthetic image were laid onto it" in details) == verify
+    assert ("Only the 8 nearest real images" in limits) == verify
+    assert ("the 8 nearest real images of each synthetic image were laid onto it" in details) == verify
     assert ("No pair was verified in image space" in details) != verify
     html = write_report(result.folder).read_text(encoding="utf-8")
     assert html.count("<img") == html.count("<figure><img") + html.count('<figure class="is-')
