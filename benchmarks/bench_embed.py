@@ -36,6 +36,7 @@ def test_embed_png(benchmark, folder):
 
 def test_encode_prepared(benchmark):
     encoder = Encoder(load_metric("pixel"))
-    images = list(np.random.default_rng(0).random((2048, 32, 32), np.float32))
+    size = encoder.metric.height, encoder.metric.width
+    images = list(np.random.default_rng(0).random((2048, *size), np.float32))
     rows = benchmark(encoder.encode, images)
     assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
