@@ -125,12 +125,20 @@ def unverifiable(real: Store, side: Synthetic, holdout: Store | None, verify: bo
 
 
 def size_warnings(outcome: Outcome) -> list[str]:
-    """Say how many images were too small to be verified."""
+    """Say how many images were too small to be verified, or of another shape than the real ones."""
+    warnings = []
+    if outcome.n_other_shape:
+        warnings.append(
+            f"{outcome.n_other_shape:,} synthetic images have another ratio of height to width than every real image "
+            "and are compared after stretching: copies among them may be missed, those turned by 90 degrees with their "
+            "frame above all. Turn or crop them to the shape of the real images first."
+        )
     if not outcome.n_too_small:
-        return []
+        return warnings
     return [
+        *warnings,
         f"{outcome.n_too_small:,} synthetic images could not be verified, since they or their candidates have "
-        f"fewer than {LEAST_SIDE} rows or columns: they count as unrelated unless identical."
+        f"fewer than {LEAST_SIDE} rows or columns: they count as unrelated unless identical.",
     ]
 
 

@@ -244,6 +244,15 @@ def test_small_images_are_counted_in_a_warning(moved, tmp_path):
     assert any(warning.startswith("2 synthetic images could not be verified") for warning in result.summary["warnings"])
 
 
+def test_images_of_another_shape_are_counted_in_a_warning(moved, tmp_path):
+    with Image.open(moved / "real" / "1" / "a.png") as picture:
+        upright = np.asarray(picture, np.float32) / 255
+    save(tmp_path / "synthetic" / "turned.png", np.rot90(upright))
+    save(tmp_path / "synthetic" / "upright.png", upright)
+    result = audit(moved / "real", tmp_path / "synthetic", tmp_path / "out", options=run_options())
+    assert any(warning.startswith("1 synthetic images have another ratio") for warning in result.summary["warnings"])
+
+
 def test_levels_follow_s1_then_s2():
     calibration = Calibration("x", Threshold(0.75), Threshold(0.25, ">"), source="", stage="verified")
     rows = np.zeros((6, len(EVIDENCE_FIELDS)), np.float32)
