@@ -24,6 +24,7 @@ from deepssim.image_ops import (
     Registration,
     Transform,
     evidence_maps,
+    float_grey,
     map_on_threads,
     registered_similarity,
     resize_area,
@@ -248,5 +249,5 @@ def _values(evidence: Floats, rows: Ints) -> Floats:
 
 
 def _fit(image: Working, size: tuple[int, int]) -> NDArray[np.float32]:
-    grey = image.astype(np.float32) / np.float32(255)
+    grey = float_grey(image)
     return grey if image.shape == size else resize_area(grey, *size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepssim.image_ops.grey import byte_grey, is_byte_image, unit_grey
+from deepssim.image_ops.grey import byte_grey, float_grey, is_byte_image, unit_grey
 from deepssim.image_ops.registered import (
     RegisteredMaps,
     RegisteredSimilarity,
@@ -40,6 +40,7 @@ __all__ = [
     "byte_grey",
     "evidence",
     "evidence_maps",
+    "float_grey",
     "fsim",
     "is_byte_image",
     "make_views",

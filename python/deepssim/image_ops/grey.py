@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["byte_grey", "is_byte_image", "unit_grey"]
+__all__ = ["byte_grey", "float_grey", "is_byte_image", "unit_grey"]
 
 _MOST_BYTE = 255
 # Part of the pixels, in percent, that may lie outside the window at each end: a burnt-in marker or a dead detector
@@ -23,6 +23,17 @@ def is_byte_image(pixels: NDArray[Any]) -> bool:
         (True, False)
     """
     return bool(((pixels >= 0) & (pixels <= _MOST_BYTE) & (pixels == np.rint(pixels))).all())
+
+
+def float_grey(image: NDArray[Any]) -> NDArray[Any]:
+    """Return an image as the core takes it: uint8 divided by 255 as float32, anything else as it is.
+
+    Example:
+        >>> float_grey(np.array([[0, 255]], np.uint8))
+        array([[0., 1.]], dtype=float32)
+    """
+    array = np.asarray(image)
+    return array.astype(np.float32) / np.float32(_MOST_BYTE) if array.dtype == np.uint8 else array
 
 
 def byte_grey(pixels: NDArray[Any]) -> NDArray[np.float32]:

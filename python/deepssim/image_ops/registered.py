@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepssim import _core
+from deepssim.image_ops.grey import float_grey
 from deepssim.image_ops.registration import Image, Transform
 
 __all__ = ["RegisteredMaps", "RegisteredSimilarity", "registered_maps", "registered_similarity"]
@@ -81,7 +81,7 @@ def registered_similarity(a: Image, b: Image, transform: Transform) -> Registere
         >>> found.ssim, found.fsim, found.overlap
         (1.0, 1.0, 1.0)
     """
-    found = _core.registered_similarity(_grey(a), _grey(b), astuple(transform))
+    found = _core.registered_similarity(float_grey(a), float_grey(b), astuple(transform))
     return RegisteredSimilarity(*found[:5])
 
 
@@ -106,10 +106,5 @@ def registered_maps(a: Image, b: Image, transform: Transform) -> tuple[Registere
         >>> maps.ssim.shape, bool(np.isnan(maps.ssim[12]).all()), bool(np.isnan(maps.ssim[13, 3:-3]).any())
         ((64, 64), True, False)
     """
-    found = _core.registered_similarity(_grey(a), _grey(b), astuple(transform), with_maps=True)
+    found = _core.registered_similarity(float_grey(a), float_grey(b), astuple(transform), with_maps=True)
     return RegisteredSimilarity(*found[:5]), RegisteredMaps(*found[5:])
-
-
-def _grey(image: Image) -> NDArray[np.float32]:
-    array: NDArray[Any] = np.asarray(image)
-    return array.astype(np.float32) / np.float32(255.0) if array.dtype == np.uint8 else array

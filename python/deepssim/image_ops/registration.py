@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepssim import _core
+from deepssim.image_ops.grey import float_grey
 from deepssim.image_ops.threads import map_on_threads
 
 __all__ = [
@@ -354,10 +354,7 @@ class Registrar:
 
 
 def _prepared(image: Image) -> _core.RegistrationImage:
-    array: NDArray[Any] = np.asarray(image)
-    if array.dtype == np.uint8:
-        array = array.astype(np.float32) / np.float32(255.0)
-    return _core.RegistrationImage(array)
+    return _core.RegistrationImage(float_grey(image))
 
 
 def _numbers(transform: Transform) -> tuple[bool, float, float, float, float]:
