@@ -8,10 +8,10 @@ function(deepssim_simd_sources target)
   list(APPEND sources csrc/simd/similarity_dispatch.cpp csrc/simd/similarity_portable.cpp)
   set_source_files_properties(csrc/simd/similarity_portable.cpp PROPERTIES COMPILE_OPTIONS "${gnu_quiet}")
   list(APPEND sources csrc/simd/align_dispatch.cpp csrc/simd/align_portable.cpp)
-  # Bodies pass vectors among themselves, in one file.
-  set_source_files_properties(csrc/simd/align_portable.cpp PROPERTIES COMPILE_OPTIONS "-Wno-psabi")
   # A square root that need not report errors is one instruction, and loops of it become vectors.
   set(roots "-fno-math-errno")
+  # Bodies pass vectors among themselves, in one file.
+  set_source_files_properties(csrc/simd/align_portable.cpp PROPERTIES COMPILE_OPTIONS "${roots};-Wno-psabi")
   list(APPEND sources csrc/simd/registered_dispatch.cpp csrc/simd/registered_portable.cpp)
   set_source_files_properties(csrc/simd/registered_portable.cpp PROPERTIES COMPILE_OPTIONS "${roots};${gnu_quiet}")
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")

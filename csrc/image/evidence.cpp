@@ -30,30 +30,32 @@ int scaled(double length, int cols) {
 double mean_of_lowest(const Plane& values, const SpanList& spans, double part, std::vector<float>& buffer) {
     if (spans.count == 0) return kNoEvidence;
     const auto wanted = static_cast<std::size_t>(std::ceil(part * static_cast<double>(spans.count)));
-    // Counting by value first leaves few to sort.
-    constexpr int kBins = 512;
-    constexpr float kHalf = 256.0F;  // bins for each unit of correlation
-    const auto bin_of = [](float value) { return std::clamp(static_cast<int>((value + 1.0F) * kHalf), 0, kBins - 1); };
-    int counts[kBins] = {};
-    for (int y = 0; y < values.rows; ++y) {
-        const float* row = values.row(y);
-        const auto at = static_cast<std::size_t>(y);
-        for (int x = spans.first[at]; x < spans.last[at]; ++x) ++counts[bin_of(row[x])];
-    }
-    int highest = 0;
-    for (std::size_t seen = 0; highest < kBins; ++highest) {
-        seen += static_cast<std::size_t>(counts[highest]);
-        if (seen >= wanted) break;
-    }
-    buffer.clear();
-    for (int y = 0; y < values.rows; ++y) {
-        const float* row = values.row(y);
-        const auto at = static_cast<std::size_t>(y);
-        for (int x = spans.first[at]; x < spans.last[at]; ++x) {
-            if (bin_of(row[x]) <= highest) buffer.push_back(row[x]);
+    const auto collect = [&](float highest, int step) {
+        buffer.clear();
+        for (int y = 0; y < values.rows; y += step) {
+            const float* row = values.row(y);
+            const auto at = static_cast<std::size_t>(y);
+            for (int x = spans.first[at]; x < spans.last[at]; ++x) {
+                if (row[x] <= highest) buffer.push_back(row[x]);
+            }
         }
+    };
+    // Some of the rows say below which value three times as many lie as are wanted; few are left to sort.
+    constexpr int kStep = 8;
+    constexpr std::size_t kSpare = 3;
+    constexpr float kAll = std::numeric_limits<float>::infinity();
+    collect(kAll, kStep);
+    const auto likely = std::min(buffer.size(), kSpare * wanted / kStep + 1);
+    float highest = kAll;
+    if (likely > 0) {
+        std::nth_element(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(likely) - 1, buffer.end());
+        highest = buffer[likely - 1];
     }
-    std::sort(buffer.begin(), buffer.end());
+    collect(highest, 1);
+    if (buffer.size() < wanted) collect(kAll, 1);
+    const auto end = buffer.begin() + static_cast<std::ptrdiff_t>(wanted);
+    std::nth_element(buffer.begin(), end - 1, buffer.end());
+    std::sort(buffer.begin(), end);
     double sum = 0.0;
     for (std::size_t i = 0; i < wanted; ++i) sum += static_cast<double>(buffer[i]);
     return sum / static_cast<double>(wanted);
@@ -157,8 +159,9 @@ Evidence Aligner::evidence(const RegistrationImage& moving, const Transform& tra
     const Plane& grey = fixed.grey;
     const Level& level = fixed.levels[fixed.evidence_level];
     simd::WarpJob job{};
-    place_warp(pose, sharp, 1.0, 1.0, work.full, job);
-    place_warp(pose, moving.parts().grey, level.factor_rows, level.factor_columns, work.spans, job);
+    place_spans(pose, sharp.rows, sharp.cols, 1.0, 1.0, work.full, job);
+    work.moving.fill(moving.parts().grey);
+    place_warp(pose, work.moving, level.factor_rows, level.factor_columns, work.spans, job);
     work.warped.reset(grey.rows, grey.cols);
     job.fixed = grey.pixels.data();
     job.out = work.warped.pixels.data();
@@ -189,8 +192,10 @@ void warp_image(MatrixView image, const Transform& transform, float* out) {
     }
     Plane target(source.rows, source.cols);
     SpanList spans;
+    RowPairs pairs;
+    pairs.fill(source);
     simd::WarpJob job{};
-    place_warp(pose_of(transform), source, 1.0, 1.0, spans, job);
+    place_warp(pose_of(transform), pairs, 1.0, 1.0, spans, job);
     job.fixed = source.pixels.data();
     job.out = target.pixels.data();
     simd::align_kernels_for("portable").warp(job);

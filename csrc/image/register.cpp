@@ -18,7 +18,13 @@ namespace deepssim {
 namespace {
 
 constexpr std::size_t kStarts = 4;
-constexpr std::size_t kSurvivors = 2;
+constexpr std::size_t kSurvivors = 2;  // of the starts, after a first look
+// Starts that end closer than this part of the width are one place, found twice.
+constexpr double kSamePlace = 0.03;
+// So far behind the best, a place is not the right one.
+constexpr double kFarBehind = 0.1;
+// Below this correlation before the last level two images are not one: a few steps say how well they fit.
+constexpr double kHopeless = 0.5;
 constexpr double kLeastOverlap = 0.35;
 constexpr double kLowestScale = 0.85;
 constexpr double kHighestScale = 1.15;
@@ -34,9 +40,11 @@ struct Schedule {
     double tolerance;    // pixels of the level, or at the reference width where it is wider
     bool asks_for_zoom;  // whether the scale is freed only if the last step asks for it
 };
+constexpr Schedule kLook{4, 0.05, false};
 constexpr Schedule kCoarse{10, 0.05, false};
 constexpr Schedule kMiddle{8, 0.03, true};
 constexpr Schedule kFine{10, 0.02, true};
+constexpr Schedule kShort{2, 0.02, true};
 // Pixels at the image's rim that a level's last step would zoom by, below which freeing the scale is not tried.
 constexpr double kLeastZoom = 0.1;
 
@@ -89,7 +97,9 @@ void bound_scale(Pose& pose) {
 class Refiner {
    public:
     Refiner(Aligner::Workspace& work, const RegistrationImage& moving, std::size_t level)
-        : work_(work), fixed_(work.fixed->parts().levels[level]), moving_(moving.parts().levels[level]) {}
+        : work_(work), fixed_(work.fixed->parts().levels[level]) {
+        work.moving.fill(moving.parts().levels[level].normalised);
+    }
 
     Candidate run(const Candidate& start, bool with_scale, const Schedule& schedule) {
         Candidate now = start;
@@ -116,7 +126,7 @@ class Refiner {
         simd::WarpJob job{};
         const Plane& fixed = fixed_.normalised;
         work_.warped.reset(fixed.rows, fixed.cols);
-        place_warp(candidate.pose, moving_.normalised, fixed_.factor_rows, fixed_.factor_columns, work_.spans, job);
+        place_warp(candidate.pose, work_.moving, fixed_.factor_rows, fixed_.factor_columns, work_.spans, job);
         job.fixed = fixed.pixels.data();
         job.out = work_.warped.pixels.data();
         candidate.overlap = overlap_of(candidate.pose, work_.spans.count, fixed.rows, fixed.cols);
@@ -173,7 +183,6 @@ class Refiner {
 
     Aligner::Workspace& work_;
     const Level& fixed_;
-    const Level& moving_;
     double wanted_zoom_ = 0.0;
 };
 
@@ -188,14 +197,42 @@ Candidate refine(Refiner& refiner, const Candidate& start, bool with_scale, cons
     return scaled.score > rigid.score + kScaleGain ? scaled : rigid;
 }
 
-void keep_best(std::vector<Candidate>& candidates, std::size_t wanted) {
-    // Insertion keeps equals in order, and there are four at most.
-    for (std::size_t i = 1; i < candidates.size(); ++i) {
-        for (std::size_t k = i; k > 0 && candidates[k].score > candidates[k - 1].score; --k) {
-            std::swap(candidates[k], candidates[k - 1]);
+// The largest distance between where two poses put a pixel of an image of this size.
+double distance(const Pose& a, const Pose& b, double rows, double cols) {
+    double most = 0.0;
+    for (const double row : {-0.5 * rows, 0.5 * rows}) {
+        for (const double column : {-0.5 * cols, 0.5 * cols}) {
+            double off[2];
+            for (std::size_t k = 0; k < 2; ++k) {
+                off[k] = (a.matrix[2 * k] - b.matrix[2 * k]) * row +
+                         (a.matrix[2 * k + 1] - b.matrix[2 * k + 1]) * column + a.offset[k] - b.offset[k];
+            }
+            most = std::max(most, std::hypot(off[0], off[1]));
         }
     }
-    if (candidates.size() > wanted) candidates.resize(wanted);
+    return most;
+}
+
+// Best first; the same place once.
+void sort_places(std::vector<Candidate>& places, const RegistrationImage& image) {
+    std::stable_sort(places.begin(), places.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.score > b.score; });
+    const auto rows = static_cast<double>(image.rows());
+    const auto cols = static_cast<double>(image.cols());
+    std::vector<Candidate> kept;
+    for (const Candidate& place : places) {
+        const bool is_known = std::any_of(kept.begin(), kept.end(), [&](const Candidate& other) {
+            return distance(other.pose, place.pose, rows, cols) < kSamePlace * cols;
+        });
+        if (!is_known) kept.push_back(place);
+    }
+    places.swap(kept);
+}
+
+// The best, and others close behind.
+void keep_best(std::vector<Candidate>& places, std::size_t wanted) {
+    const double lowest = places.front().score - kFarBehind;
+    while (places.size() > wanted || places.back().score < lowest) places.pop_back();
 }
 
 }  // namespace
@@ -243,25 +280,26 @@ Registration Aligner::align(const RegistrationImage& moving, bool with_scale) {
     const Level& thumbnail = moving.parts().levels.back();
     work.bank.find(work.kernels, thumbnail.normalised, thumbnail.factor_rows, thumbnail.factor_columns, kStarts,
                    work.starts);
-    std::vector<Candidate> candidates;
+    std::vector<Candidate> places;
     Refiner coarse(work, moving, n_levels - 1);
     for (const Start& start : work.starts) {
-        candidates.push_back(refine(coarse, {start.pose, 0.0, 0.0}, with_scale, n_levels == 1 ? kFine : kCoarse));
+        places.push_back(coarse.run({start.pose, 0.0, 0.0}, false, kLook));
     }
-    keep_best(candidates, kSurvivors);
+    sort_places(places, moving);
+    keep_best(places, kSurvivors);
+    for (Candidate& place : places) place = refine(coarse, place, with_scale, n_levels == 1 ? kFine : kCoarse);
+    sort_places(places, moving);
     for (std::size_t level = n_levels - 1; level-- > 0;) {
+        keep_best(places, level + 2 == n_levels ? kSurvivors : 1);
+        const Schedule& schedule = places.front().score < kHopeless ? kShort : level > 0 ? kMiddle : kFine;
         Refiner refiner(work, moving, level);
-        if (level == 0) keep_best(candidates, 1);
-        for (Candidate& candidate : candidates) {
-            candidate = refine(refiner, candidate, with_scale, level == 0 ? kFine : kMiddle);
-        }
-        keep_best(candidates, level <= 1 ? 1 : kSurvivors);
+        for (Candidate& place : places) place = refine(refiner, place, with_scale, schedule);
+        sort_places(places, moving);
     }
-    Candidate& best = candidates.front();
-    Refiner fine(work, moving, 0);
+    Candidate& best = places.front();
     if (best.score <= -1.0) {  // too little in common everywhere: as they lie
         best = Candidate{};
-        fine.warp(best);
+        Refiner(work, moving, 0).warp(best);
     }
     Registration out{transform_of(best.pose), best.score, best.overlap};
     if (!is_scaled(best.pose)) out.transform.scale = 1.0;

@@ -89,6 +89,7 @@ struct RegisteredWorkspace::Parts {
     const simd::RegisteredKernels& kernels;
     Plane fixed;
     Plane moving;
+    RowPairs pairs;
     Plane warped;
     SpanList overlap;
     SpanList windows;
@@ -109,7 +110,7 @@ double RegisteredWorkspace::Parts::lay_on(const Transform& transform) {
     const Pose pose = pose_of(transform);
     warped.reset(fixed.rows, fixed.cols);
     simd::WarpJob job{};
-    place_warp(pose, moving, 1.0, 1.0, overlap, job);
+    place_warp(pose, pairs, 1.0, 1.0, overlap, job);
     job.fixed = fixed.pixels.data();
     job.out = warped.pixels.data();
     align.warp(job);
@@ -177,6 +178,7 @@ RegisteredSimilarity compare_registered(MatrixView a, MatrixView b, const Transf
     }
     copy_into(a, parts.fixed);
     copy_into(b, parts.moving);
+    parts.pairs.fill(parts.moving);
     RegisteredSimilarity out{kUnknown, kUnknown, kUnknown, kUnknown, parts.lay_on(transform)};
     if (out.overlap < kLeastOverlap) return out;
     simd::Moments moments{};

@@ -39,6 +39,21 @@ double local_sigma(std::size_t levels_below, double width) {
     return 5.0 * width / kReferenceWidth;
 }
 
+// A line of ones under boxes one after the other, zeros outside.
+std::vector<float> smoothed_ones(int n, std::span<const simd::Box> boxes) {
+    std::vector<float> line(static_cast<std::size_t>(n), 1.0F);
+    for (const simd::Box& box : boxes) {
+        const std::vector<float> before = line;
+        const auto at = [&](int i) { return i < 0 || i >= n ? 0.0F : before[static_cast<std::size_t>(i)]; };
+        for (int i = 0; i < n; ++i) {
+            float sum = (at(i - box.radius - 1) + at(i + box.radius + 1)) * box.edge;
+            for (int k = -box.radius; k <= box.radius; ++k) sum += at(i + k);
+            line[static_cast<std::size_t>(i)] = sum * box.scale;
+        }
+    }
+    return line;
+}
+
 class Normaliser {
    public:
     explicit Normaliser(const simd::AlignKernels& kernels) : kernels_(kernels), smoother_(kernels) {}
@@ -50,27 +65,36 @@ class Normaliser {
         fill_weights(image, boxes);
         out.reset(image.rows, image.cols);
         kernels_.local_norm({image.pixels.data(), sums_.pixels.data(), squares_.pixels.data(), weights_.pixels.data(),
-                             ones_.pixels.data(), static_cast<float>(kLocalFloor * kLocalFloor), image.padded_size(),
+                             nullptr, static_cast<float>(kLocalFloor * kLocalFloor), image.padded_size(),
                              out.pixels.data()});
     }
 
    private:
+    // What smoothing leaves of an image of ones: one factor for the row, one for the column.
     void fill_weights(const Plane& image, std::span<const simd::Box> boxes) {
-        ones_.reset(image.rows, image.cols);
-        for (int y = 0; y < image.rows; ++y) std::fill_n(ones_.row(y), image.cols, 1.0F);
-        smoother_.run(ones_, nullptr, boxes, weights_);
+        const std::vector<float> rows = smoothed_ones(image.rows, boxes);
+        const std::vector<float> columns = smoothed_ones(image.cols, boxes);
+        weights_.reset(image.rows, image.cols);
+        for (int y = 0; y < image.rows; ++y) {
+            const float factor = rows[static_cast<std::size_t>(y)];
+            float* out = weights_.row(y);
+            for (const float other : columns) *out++ = factor * other;
+        }
     }
 
     const simd::AlignKernels& kernels_;
     Smoother smoother_;
     Plane sums_;
     Plane squares_;
-    Plane ones_;
     Plane weights_;
 };
 
 Plane shrunk(MatrixView image, std::size_t rows, std::size_t cols) {
     Plane out(static_cast<int>(rows), static_cast<int>(cols));
+    if (rows == image.rows && cols == image.cols) {
+        for (std::size_t y = 0; y < rows; ++y) std::copy_n(image.row(y), cols, out.row(static_cast<int>(y)));
+        return out;
+    }
     if (rows * 2 == image.rows && cols * 2 == image.cols) {
         for (std::size_t y = 0; y < rows; ++y) {
             const float* above = image.row(2 * y);
@@ -110,7 +134,7 @@ void Smoother::run(const Plane& in, const Plane* times, std::span<const simd::Bo
     out.reset(in.rows, in.cols);
     const std::size_t longest =
         static_cast<std::size_t>(std::max(turned_.stride, in.stride) + std::ptrdiff_t{2} * margin);
-    scratch_.resize(2 * longest * simd::kAlignLanes);
+    scratch_.resize(2 * longest * simd::kAlignPadding);
     kernels_.smooth({in.pixels.data(), times == nullptr ? nullptr : times->pixels.data(), in.stride, in.rows, in.cols,
                      boxes.data(), static_cast<int>(boxes.size()), turned_.pixels.data(), turned_.stride,
                      scratch_.data()});

@@ -40,7 +40,7 @@ class Smoother {
    private:
     const simd::AlignKernels& kernels_;
     Plane turned_;
-    std::vector<float> scratch_;
+    AlignedFloats scratch_;
 };
 
 }  // namespace deepssim

@@ -51,11 +51,12 @@ void Bank::build(const simd::AlignKernels& kernels, const Plane& thumbnail, doub
     const std::size_t size = thumbnail.padded_size();
     templates_.resize(size * kTemplates);
     turned_.reset(thumbnail.rows, thumbnail.cols);
+    pairs_.fill(thumbnail);
     for (int index = 0; index < kTemplates; ++index) {
         // The pose goes from fixed to moving; a template shows the fixed image in the moving frame.
         const Pose back = pose_of(inverse(transform_of(turned(index))));
         simd::WarpJob job{};
-        place_warp(back, thumbnail, factor_rows, factor_columns, spans_, job);
+        place_warp(back, pairs_, factor_rows, factor_columns, spans_, job);
         job.out = templates_.data() + static_cast<std::size_t>(index) * size;
         job.fixed = thumbnail.pixels.data();
         scale_to_unit(job.out, size, kernels.warp(job).bb);
@@ -64,7 +65,7 @@ void Bank::build(const simd::AlignKernels& kernels, const Plane& thumbnail, doub
 
 void Bank::find(const simd::AlignKernels& kernels, const Plane& thumbnail, double factor_rows, double factor_columns,
                 std::size_t wanted, std::vector<Start>& starts) {
-    const int stride = width_ + 2 * static_cast<int>(simd::kAlignLanes);
+    const int stride = width_ + static_cast<int>(simd::kAlignPadding);
     const std::ptrdiff_t stride_of_rows = stride;
     padded_.assign(static_cast<std::size_t>((rows_ + 2 * reach_rows_) * stride_of_rows), 0.0F);
     for (int y = 0; y < rows_; ++y) {

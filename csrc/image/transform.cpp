@@ -11,17 +11,26 @@ namespace {
 constexpr double kRadians = std::numbers::pi / 180.0;
 
 // Narrows [low, high] to the x with 0 <= slope * x + start <= limit, a hair more for what rounding takes.
-void narrow(double slope, double start, double limit, double& low, double& high) {
-    constexpr double kHair = 1e-6;
-    if (std::abs(slope) < 1e-12) {
-        if (start < -kHair || start > limit + kHair) high = low - 1.0;
-        return;
+struct Narrower {
+    explicit Narrower(double slope, double limit)
+        : limit_(limit), inverse_(std::abs(slope) < 1e-12 ? 0.0 : 1.0 / slope) {}
+
+    void narrow(double start, double& low, double& high) const {
+        constexpr double kHair = 1e-6;
+        if (inverse_ == 0.0) {
+            if (start < -kHair || start > limit_ + kHair) high = low - 1.0;
+            return;
+        }
+        const double at_zero = (-kHair - start) * inverse_;
+        const double at_limit = (limit_ + kHair - start) * inverse_;
+        low = std::max(low, std::min(at_zero, at_limit));
+        high = std::min(high, std::max(at_zero, at_limit));
     }
-    const double at_zero = (-kHair - start) / slope;
-    const double at_limit = (limit + kHair - start) / slope;
-    low = std::max(low, std::min(at_zero, at_limit));
-    high = std::min(high, std::max(at_zero, at_limit));
-}
+
+   private:
+    double limit_;
+    double inverse_;
+};
 
 }  // namespace
 
@@ -108,32 +117,28 @@ void SpanList::erode(const SpanList& from, int cols, int amount) {
     }
 }
 
-void place_warp(const Pose& pose, const Plane& moving, double factor_rows, double factor_columns, SpanList& spans,
-                simd::WarpJob& job) {
-    const double row = (moving.rows - 1) / 2.0;
-    const double column = (moving.cols - 1) / 2.0;
+void place_spans(const Pose& pose, int rows, int cols, double factor_rows, double factor_columns, SpanList& spans,
+                 simd::WarpJob& job) {
+    const double row = (rows - 1) / 2.0;
+    const double column = (cols - 1) / 2.0;
     job.matrix[0] = pose.matrix[0];
     job.matrix[1] = pose.matrix[1] * factor_columns / factor_rows;
     job.matrix[2] = pose.matrix[2] * factor_rows / factor_columns;
     job.matrix[3] = pose.matrix[3];
     job.offset[0] = pose.offset[0] / factor_rows + row - job.matrix[0] * row - job.matrix[1] * column;
     job.offset[1] = pose.offset[1] / factor_columns + column - job.matrix[2] * row - job.matrix[3] * column;
-    job.moving = moving.pixels.data();
-    job.moving_stride = moving.stride;
-    job.moving_rows = moving.rows;
-    job.moving_cols = moving.cols;
-    job.rows = moving.rows;
-    job.stride = moving.stride;
-    const auto n = static_cast<std::size_t>(moving.rows);
+    const auto n = static_cast<std::size_t>(rows);
     spans.first.assign(n, 0);
     spans.last.assign(n, 0);
     spans.count = 0;
+    const Narrower by_row(job.matrix[1], rows - 1);
+    const Narrower by_column(job.matrix[3], cols - 1);
     for (std::size_t y = 0; y < n; ++y) {
         double low = 0.0;
-        double high = moving.cols - 1;
+        double high = cols - 1;
         const auto at = static_cast<double>(y);
-        narrow(job.matrix[1], job.matrix[0] * at + job.offset[0], moving.rows - 1, low, high);
-        narrow(job.matrix[3], job.matrix[2] * at + job.offset[1], moving.cols - 1, low, high);
+        by_row.narrow(job.matrix[0] * at + job.offset[0], low, high);
+        by_column.narrow(job.matrix[2] * at + job.offset[1], low, high);
         if (low > high) continue;
         const int begin = static_cast<int>(std::ceil(low));
         const int end = static_cast<int>(std::floor(high)) + 1;
@@ -143,6 +148,17 @@ void place_warp(const Pose& pose, const Plane& moving, double factor_rows, doubl
         spans.count += static_cast<std::size_t>(end - begin);
     }
     job.spans = spans.view();
+}
+
+void place_warp(const Pose& pose, const RowPairs& moving, double factor_rows, double factor_columns, SpanList& spans,
+                simd::WarpJob& job) {
+    place_spans(pose, moving.rows, moving.cols, factor_rows, factor_columns, spans, job);
+    job.moving = moving.pixels.data();
+    job.moving_stride = moving.stride;
+    job.moving_rows = moving.rows;
+    job.moving_cols = moving.cols;
+    job.rows = moving.rows;
+    job.stride = moving.stride;
 }
 
 }  // namespace deepssim

@@ -37,9 +37,12 @@ struct SpanList {
     void erode(const SpanList& from, int cols, int amount);
 };
 
-// Fills a job for images of one size at a pyramid level, whose pixels are factor full-resolution pixels apart, and the
-// spans of fixed pixels that fall inside the moving image.
-void place_warp(const Pose& pose, const Plane& moving, double factor_rows, double factor_columns, SpanList& spans,
+// The spans of fixed pixels that fall inside the moving image of the same size, at a pyramid level whose pixels are
+// `factor` full-resolution pixels apart, and in the job the way from the ones to the other.
+void place_spans(const Pose& pose, int rows, int cols, double factor_rows, double factor_columns, SpanList& spans,
+                 simd::WarpJob& job);
+// The same, and what to read.
+void place_warp(const Pose& pose, const RowPairs& moving, double factor_rows, double factor_columns, SpanList& spans,
                 simd::WarpJob& job);
 
 }  // namespace deepssim

@@ -25,10 +25,11 @@ class Bank {
     int rows_ = 0;
     int width_ = 0;
     int reach_rows_ = 0;
-    std::vector<float> templates_;
-    std::vector<float> padded_;
+    AlignedFloats templates_;
+    AlignedFloats padded_;
     std::vector<float> scores_;
     Plane turned_;
+    RowPairs pairs_;
     SpanList spans_;
 };
 
@@ -46,6 +47,7 @@ struct Aligner::Workspace {
     Smoother smoother;
     Bank bank;
     std::vector<Start> starts;
+    RowPairs moving;  // what is being warped
     Plane warped;
     SpanList spans;
     SpanList inner;

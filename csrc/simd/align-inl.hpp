@@ -4,6 +4,10 @@
 // there on. Division and square root are correctly rounded, so every level gives the same bits.
 #pragma once
 
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
+
 #include <cstdint>
 #include <cstring>
 
@@ -17,17 +21,29 @@ inline constexpr int kLanes = static_cast<int>(kAlignLanes);
 using V = float __attribute__((vector_size(32)));
 using I = std::int32_t __attribute__((vector_size(32)));
 
-inline V load(const float* from) {
-    V out;
+// For what keeps columns apart, and sums of sixteen lanes.
+inline constexpr int kWide = static_cast<int>(kAlignPadding);
+using W = float __attribute__((vector_size(64)));
+
+template <class T = V>
+inline T load(const float* from) {
+    T out;
     std::memcpy(&out, from, sizeof(out));
     return out;
 }
-inline void store(float* to, V value) { std::memcpy(to, &value, sizeof(value)); }
+template <class T>
+inline void store(float* to, const T& value) {
+    std::memcpy(to, &value, sizeof(value));
+}
 inline V splat(float value) { return V{} + value; }
 inline V root(V x) {
+#ifdef __AVX__
+    return _mm256_sqrt_ps(x);  // the generic loop is not made into one instruction
+#else
     V out;
     for (int i = 0; i < kLanes; ++i) out[i] = __builtin_sqrtf(x[i]);
     return out;
+#endif
 }
 inline V at_least(V x, float low) { return x > low ? x : splat(low); }
 inline V at_most(V x, float high) { return x < high ? x : splat(high); }
@@ -56,23 +72,41 @@ inline void flush(V (&lanes)[N], double* sums) {
 }
 inline constexpr int kFlushRows = 8;
 
-inline std::int64_t load_pair(const float* from) {
-    std::int64_t out = 0;
-    std::memcpy(&out, from, sizeof(out));
-    return out;
+using Quad = float __attribute__((vector_size(16)));
+
+inline V load_quads(const float* one, const float* two) {
+    Quad low;
+    Quad high;
+    std::memcpy(&low, one, sizeof(low));
+    std::memcpy(&high, two, sizeof(high));
+    return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
 }
 
-// Two neighbours a lane. Through registers: a wide load from what narrow stores just wrote would stall.
-inline void load_pairs(const float* from, I at, V& left, V& right) {
-    using Pairs = std::int64_t __attribute__((vector_size(32)));
-    const Pairs first = {load_pair(from + at[0]), load_pair(from + at[1]), load_pair(from + at[2]),
-                         load_pair(from + at[3])};
-    const Pairs second = {load_pair(from + at[4]), load_pair(from + at[5]), load_pair(from + at[6]),
-                          load_pair(from + at[7])};
-    const V low = reinterpret_cast<V>(first);
-    const V high = reinterpret_cast<V>(second);
-    left = __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14);
-    right = __builtin_shufflevector(low, high, 1, 3, 5, 7, 9, 11, 13, 15);
+// For each lane four neighbours: the pixel, the one below, and the same to the right.
+struct Neighbours {
+    V left;
+    V left_below;
+    V right;
+    V right_below;
+};
+
+inline Neighbours load_neighbours(const float* pairs, I place) {
+    alignas(sizeof(I)) std::int32_t at[kLanes];
+    std::memcpy(at, &place, sizeof(at));
+    // Through memory: eight loads of an address are faster than eight extractions from a register.
+    asm volatile("" : "+m"(at));
+    const auto quads = [&](int lane) {
+        return load_quads(pairs + std::ptrdiff_t{2} * at[lane], pairs + std::ptrdiff_t{2} * at[lane + 4]);
+    };
+    const V q[4] = {quads(0), quads(1), quads(2), quads(3)};
+    const V left_low = __builtin_shufflevector(q[0], q[1], 0, 8, 1, 9, 4, 12, 5, 13);
+    const V left_high = __builtin_shufflevector(q[2], q[3], 0, 8, 1, 9, 4, 12, 5, 13);
+    const V right_low = __builtin_shufflevector(q[0], q[1], 2, 10, 3, 11, 6, 14, 7, 15);
+    const V right_high = __builtin_shufflevector(q[2], q[3], 2, 10, 3, 11, 6, 14, 7, 15);
+    return {__builtin_shufflevector(left_low, left_high, 0, 1, 8, 9, 4, 5, 12, 13),
+            __builtin_shufflevector(left_low, left_high, 2, 3, 10, 11, 6, 7, 14, 15),
+            __builtin_shufflevector(right_low, right_high, 0, 1, 8, 9, 4, 5, 12, 13),
+            __builtin_shufflevector(right_low, right_high, 2, 3, 10, 11, 6, 7, 14, 15)};
 }
 
 inline PairSums warp_body(const WarpJob& job) {
@@ -103,15 +137,9 @@ inline PairSums warp_body(const WarpJob& job) {
             const I c0 = __builtin_convertvector(c, I);
             const V fr = r - __builtin_convertvector(r0, V);
             const V fc = c - __builtin_convertvector(c0, V);
-            const I place = r0 * stride + c0;
-            V a;
-            V b;
-            V above;
-            V below;
-            load_pairs(job.moving, place, a, b);
-            above = a + (b - a) * fc;
-            load_pairs(job.moving + stride, place, a, b);
-            below = a + (b - a) * fc;
+            const Neighbours near = load_neighbours(job.moving, r0 * stride + c0);
+            const V above = near.left + (near.right - near.left) * fc;
+            const V below = near.left_below + (near.right_below - near.left_below) * fc;
             const I mask = inside(x, first, last);
             const V value = kept(above + (below - above) * fr, mask);
             store(out + x, value);
@@ -199,24 +227,25 @@ inline void normal_body(const NormalJob& job, double* sums) {
     flush(lanes, sums);
 }
 
-// in and out have `margin` zero rows of eight before and after. The sum runs down the rows.
+// in and out have `margin` zero rows before and after. The sum runs down the rows.
 inline void run_box(const float* in, int rows, const Box& box, float* out) {
     const std::ptrdiff_t r = box.radius;
-    V sum{};
-    for (std::ptrdiff_t y = -r - 1; y < r; ++y) sum += load(in + y * kLanes);
+    W sum{};
+    for (std::ptrdiff_t y = -r - 1; y < r; ++y) sum += load<W>(in + y * kWide);
     for (std::ptrdiff_t y = 0; y < rows; ++y) {
-        const V before = load(in + (y - r - 1) * kLanes);
-        sum += load(in + (y + r) * kLanes) - before;
-        const V after = load(in + (y + r + 1) * kLanes);
-        store(out + y * kLanes, (sum + (before + after) * box.edge) * box.scale);
+        const W before = load<W>(in + (y - r - 1) * kWide);
+        sum += load<W>(in + (y + r) * kWide) - before;
+        const W after = load<W>(in + (y + r + 1) * kWide);
+        store(out + y * kWide, (sum + (before + after) * box.edge) * box.scale);
     }
 }
 
+// Eight columns of a strip.
 inline void store_transposed(const float* in, int rows, int columns, float* out, std::ptrdiff_t stride) {
     for (std::ptrdiff_t y = 0; y < rows; y += kLanes) {
         V t[kLanes];
         V s[kLanes];
-        for (std::ptrdiff_t i = 0; i < kLanes; ++i) t[i] = load(in + (y + i) * kLanes);
+        for (std::ptrdiff_t i = 0; i < kLanes; ++i) t[i] = load(in + (y + i) * kWide);
 #pragma GCC unroll 4
         for (std::ptrdiff_t i = 0; i < 4; ++i) {
             s[2 * i] = __builtin_shufflevector(t[i], t[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
@@ -243,46 +272,56 @@ inline void smooth_body(const SmoothJob& job) {
     const int whole = (job.rows + kLanes - 1) / kLanes;
     const std::ptrdiff_t padded = std::ptrdiff_t{whole} * kLanes;
     const std::ptrdiff_t n_all = padded + 2 * margin;
-    float* strips[2] = {job.scratch + margin * kLanes, job.scratch + (n_all + margin) * kLanes};
-    std::memset(job.scratch, 0, static_cast<std::size_t>(2 * n_all * kLanes) * sizeof(float));
-    for (std::ptrdiff_t x = 0; x < job.cols; x += kLanes) {
+    float* strips[2] = {job.scratch + margin * kWide, job.scratch + (n_all + margin) * kWide};
+    std::memset(job.scratch, 0, static_cast<std::size_t>(2 * n_all * kWide) * sizeof(float));
+    for (std::ptrdiff_t x = 0; x < job.cols; x += kWide) {
         for (std::ptrdiff_t y = 0; y < job.rows; ++y) {
-            V value = load(job.in + y * job.stride + x);
-            if (job.times != nullptr) value *= load(job.times + y * job.stride + x);
-            store(strips[0] + y * kLanes, value);
+            W value = load<W>(job.in + y * job.stride + x);
+            if (job.times != nullptr) value *= load<W>(job.times + y * job.stride + x);
+            store(strips[0] + y * kWide, value);
         }
         int now = 0;
         for (int k = 0; k < job.n_boxes; ++k, now = 1 - now)
             run_box(strips[now], job.rows, job.boxes[k], strips[1 - now]);
-        const auto columns = static_cast<int>(job.cols - x < kLanes ? job.cols - x : kLanes);
-        store_transposed(strips[now], job.rows, columns, job.out + x * job.out_stride, job.out_stride);
+        for (std::ptrdiff_t at = x; at < x + kWide && at < job.cols; at += kLanes) {
+            const auto columns = static_cast<int>(job.cols - at < kLanes ? job.cols - at : kLanes);
+            store_transposed(strips[now] + (at - x), job.rows, columns, job.out + at * job.out_stride, job.out_stride);
+        }
     }
 }
 
+// As many templates together as their sums fit into registers.
+#ifdef __AVX512F__
+inline constexpr std::ptrdiff_t kBankTogether = 2;
+#else
+inline constexpr std::ptrdiff_t kBankTogether = 1;
+#endif
+
 inline void bank_body(const BankJob& job) {
     const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(job.rows) * job.width;
-    for (std::ptrdiff_t t = 0; t < job.n_templates; t += kBankPair) {
+    for (std::ptrdiff_t t = 0; t < job.n_templates; t += kBankTogether) {
         const float* first = job.templates + t * size;
         for (std::ptrdiff_t dy = 0; dy < job.n_row_shifts; ++dy) {
-            V sums[kBankPair][kBankShifts] = {};
+            W sums[kBankTogether][kBankShifts] = {};
             for (std::ptrdiff_t y = 0; y < job.rows; ++y) {
                 const float* image = job.image + (y + dy * job.row_step) * job.image_stride;
-                for (std::ptrdiff_t x = 0; x < job.width; x += kLanes) {
-                    const V one = load(first + y * job.width + x);
-                    const V two = load(first + size + y * job.width + x);
+                for (std::ptrdiff_t x = 0; x < job.width; x += kWide) {
+                    W shown[kBankTogether];
+                    for (std::ptrdiff_t k = 0; k < kBankTogether; ++k)
+                        shown[k] = load<W>(first + k * size + y * job.width + x);
 #pragma GCC unroll 7
                     for (std::ptrdiff_t dx = 0; dx < kBankShifts; ++dx) {
-                        const V pixel = load(image + x + dx);
-                        sums[0][dx] += one * pixel;
-                        sums[1][dx] += two * pixel;
+                        const W pixel = load<W>(image + x + dx);
+#pragma GCC unroll 2
+                        for (std::ptrdiff_t k = 0; k < kBankTogether; ++k) sums[k][dx] += shown[k] * pixel;
                     }
                 }
             }
-            for (std::ptrdiff_t k = 0; k < kBankPair; ++k) {
+            for (std::ptrdiff_t k = 0; k < kBankTogether; ++k) {
                 float* out = job.out + ((t + k) * job.n_row_shifts + dy) * kBankShifts;
                 for (std::ptrdiff_t dx = 0; dx < kBankShifts; ++dx) {
                     float sum = 0.0F;
-                    for (std::ptrdiff_t i = 0; i < kLanes; ++i) sum += sums[k][dx][i];
+                    for (std::ptrdiff_t i = 0; i < kWide; ++i) sum += sums[k][dx][i];
                     out[dx] = sum;
                 }
             }
@@ -292,10 +331,11 @@ inline void bank_body(const BankJob& job) {
 
 inline void local_norm_body(const LocalNormJob& job) {
     for (std::size_t i = 0; i < job.n; i += kAlignLanes) {
-        const V inverse = 1.0F / at_least(load(job.weights + i), 1e-6F);
-        const V mean = load(job.sums + i) * inverse;
-        const V variance = at_least(load(job.squares + i) * inverse - mean * mean, 0.0F);
-        V value = (load(job.image + i) - mean) / root(variance + job.epsilon_square);
+        // Numerator and root times the weight: one division fewer.
+        const V weight = at_least(load(job.weights + i), 1e-6F);
+        const V sum = load(job.sums + i);
+        const V square = at_least(load(job.squares + i) * weight - sum * sum, 0.0F);
+        V value = (load(job.image + i) * weight - sum) / root(square + weight * weight * job.epsilon_square);
         if (job.mask != nullptr) value *= load(job.mask + i);
         store(job.out + i, value);
     }

@@ -9,6 +9,8 @@
 namespace deepssim::simd {
 
 inline constexpr std::size_t kAlignLanes = 8;
+// Rows are padded to this. What keeps columns apart takes as many at once.
+inline constexpr std::size_t kAlignPadding = 16;
 
 // Columns first[row] .. last[row] - 1 of each row; a row without any has first >= last.
 struct Spans {
@@ -18,15 +20,15 @@ struct Spans {
 
 // Samples `moving` at m * (row, column) + d by bilinear interpolation, zeros outside the spans.
 struct WarpJob {
-    const float* moving;  // one more row than `moving_rows` can be read
-    std::ptrdiff_t moving_stride;
+    const float* moving;           // each pixel and the one below it; two more pixels than the rows have can be read
+    std::ptrdiff_t moving_stride;  // pixels
     int moving_rows;
     int moving_cols;
     double matrix[4];
     double offset[2];
     Spans spans;
     int rows;
-    std::ptrdiff_t stride;  // of `out` and `fixed`, a multiple of the lanes
+    std::ptrdiff_t stride;  // of `out` and `fixed`, a multiple of the padding
     const float* fixed;
     float* out;
 };
@@ -89,14 +91,13 @@ struct SmoothJob {
 };
 
 inline constexpr int kBankShifts = 7;  // columns; -3 to 3
-inline constexpr int kBankPair = 2;    // templates taken together
 
 // Inner products of templates with an image at shifts.
 struct BankJob {
-    const float* templates;  // [n_templates][rows][width], n_templates a multiple of kBankPair
+    const float* templates;  // [n_templates][rows][width], n_templates even
     int n_templates;
     int rows;
-    int width;           // a multiple of the lanes
+    int width;           // a multiple of the padding
     const float* image;  // shift (i, dx) of row y starts at image + (y + i * row_step) * image_stride + dx
     std::ptrdiff_t image_stride;
     int n_row_shifts;

@@ -110,7 +110,7 @@ TEST_CASE("smoothing with one box is a mean, at every length, transposed") {
             for (std::size_t x = 11; x < 16; ++x) in[y * 16 + x] = 0.0F;
         }
         std::vector<float> out(std::size_t{11} * 16, -1.0F);
-        std::vector<float> scratch(std::size_t{44} * simd::kAlignLanes);  // two strips of 16 rows and their margins
+        std::vector<float> scratch(std::size_t{44} * simd::kAlignPadding);  // two strips of 16 rows and their margins
         const simd::Box box{2, 0.0F, 0.2F};
         kernels.smooth({in.data(), nullptr, 16, rows, 11, &box, 1, out.data(), 16, scratch.data()});
         for (int x = 0; x < 11; ++x) {
