@@ -23,6 +23,8 @@ struct LineAllocator {
     }
 };
 
-using AlignedFloats = std::vector<float, LineAllocator<float>>;
+template <class T>
+using AlignedVector = std::vector<T, LineAllocator<T>>;
+using AlignedFloats = AlignedVector<float>;
 
 }  // namespace deepssim

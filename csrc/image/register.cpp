@@ -30,6 +30,8 @@ constexpr double kLowestScale = 0.85;
 constexpr double kHighestScale = 1.15;
 // What freeing the scale has to raise the correlation by, at the middle level and at full resolution.
 constexpr double kScaleGain = 0.002;
+// Scales this close to 1 may be none.
+constexpr double kNearOne = 0.02;
 constexpr double kCauchy = 1.5;  // scale of the weights in units of the residual's root mean square
 constexpr double kLargestAngle = 0.15;
 constexpr double kLargestShift = 2.0;  // pixels of the level
@@ -188,9 +190,17 @@ class Refiner {
 
 bool is_scaled(const Pose& pose) { return std::abs(scale_of(pose) - 1.0) > 1e-9; }
 
-// Without scale first; with it where that fits better.
+// With scale only where that fits better than without.
 Candidate refine(Refiner& refiner, const Candidate& start, bool with_scale, const Schedule& schedule) {
-    if (with_scale && is_scaled(start.pose)) return refiner.run(start, true, schedule);
+    if (with_scale && is_scaled(start.pose)) {
+        const Candidate scaled = refiner.run(start, true, schedule);
+        const double scale = scale_of(scaled.pose);
+        if (std::abs(scale - 1.0) > kNearOne) return scaled;
+        Candidate same_size = scaled;
+        for (double& value : same_size.pose.matrix) value *= scale;
+        const Candidate rigid = refiner.run(same_size, false, schedule);
+        return scaled.score > rigid.score + kScaleGain ? scaled : rigid;
+    }
     const Candidate rigid = refiner.run(start, false, schedule);
     if (!with_scale || (schedule.asks_for_zoom && refiner.wanted_zoom() < kLeastZoom)) return rigid;
     const Candidate scaled = refiner.run(rigid, true, schedule);
@@ -278,8 +288,8 @@ Registration Aligner::align(const RegistrationImage& moving, bool with_scale) {
     const FloatEnvironment environment;
     const std::size_t n_levels = moving.parts().levels.size();
     const Level& thumbnail = moving.parts().levels.back();
-    work.bank.find(work.kernels, thumbnail.normalised, thumbnail.factor_rows, thumbnail.factor_columns, kStarts,
-                   work.starts);
+    work.bank.find(work.kernels, thumbnail.normalised, thumbnail.factor_rows, thumbnail.factor_columns, with_scale,
+                   kStarts, work.starts);
     std::vector<Candidate> places;
     Refiner coarse(work, moving, n_levels - 1);
     for (const Start& start : work.starts) {

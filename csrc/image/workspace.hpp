@@ -1,6 +1,7 @@
 // The buffers of one Aligner, and its steps.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "image/registration_image.hpp"
@@ -10,26 +11,33 @@ namespace deepssim {
 
 struct Start {
     Pose pose;
-    float score = 0.0F;
+    double score = 0.0;
 };
 
-// All flips and rotations of the fixed thumbnail, turned into the frame of the moving one, and their scores at shifts.
+// All flips and rotations of the fixed thumbnail, turned into the frame of the moving one, and their scores at shifts;
+// eight bits a pixel.
 class Bank {
    public:
     void build(const simd::AlignKernels& kernels, const Plane& thumbnail, double factor_rows, double factor_columns);
-    // The best starts, best first, at most `wanted`, none close to a better one.
+    // The best starts, best first, at most `wanted`, none turned nearly as a better one of its zoom.
     void find(const simd::AlignKernels& kernels, const Plane& thumbnail, double factor_rows, double factor_columns,
-              std::size_t wanted, std::vector<Start>& starts);
+              bool with_scale, std::size_t wanted, std::vector<Start>& starts);
 
    private:
+    // Adds the best starts of the moving thumbnail shown at one zoom.
+    void look(const simd::AlignKernels& kernels, double zoom, double factor_rows, double factor_columns,
+              std::size_t wanted, std::vector<Start>& starts);
+
     int rows_ = 0;
     int width_ = 0;
     int reach_rows_ = 0;
-    AlignedFloats templates_;
-    AlignedFloats padded_;
-    std::vector<float> scores_;
-    Plane turned_;
+    AlignedVector<std::int8_t> templates_;
+    std::vector<std::int32_t> sums_;       // of each template
+    std::vector<double> inverse_lengths_;  // of each template
+    AlignedVector<std::uint8_t> padded_;
+    std::vector<std::int32_t> scores_;
     RowPairs pairs_;
+    Plane shown_;
     SpanList spans_;
 };
 

@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "align.hpp"
+#include "bank-inl.hpp"
 
 namespace deepssim::simd {
 
@@ -21,7 +22,7 @@ inline constexpr int kLanes = static_cast<int>(kAlignLanes);
 using V = float __attribute__((vector_size(32)));
 using I = std::int32_t __attribute__((vector_size(32)));
 
-// For what keeps columns apart, and sums of sixteen lanes.
+// For what keeps columns apart.
 inline constexpr int kWide = static_cast<int>(kAlignPadding);
 using W = float __attribute__((vector_size(64)));
 
@@ -286,45 +287,6 @@ inline void smooth_body(const SmoothJob& job) {
         for (std::ptrdiff_t at = x; at < x + kWide && at < job.cols; at += kLanes) {
             const auto columns = static_cast<int>(job.cols - at < kLanes ? job.cols - at : kLanes);
             store_transposed(strips[now] + (at - x), job.rows, columns, job.out + at * job.out_stride, job.out_stride);
-        }
-    }
-}
-
-// As many templates together as their sums fit into registers.
-#ifdef __AVX512F__
-inline constexpr std::ptrdiff_t kBankTogether = 2;
-#else
-inline constexpr std::ptrdiff_t kBankTogether = 1;
-#endif
-
-inline void bank_body(const BankJob& job) {
-    const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(job.rows) * job.width;
-    for (std::ptrdiff_t t = 0; t < job.n_templates; t += kBankTogether) {
-        const float* first = job.templates + t * size;
-        for (std::ptrdiff_t dy = 0; dy < job.n_row_shifts; ++dy) {
-            W sums[kBankTogether][kBankShifts] = {};
-            for (std::ptrdiff_t y = 0; y < job.rows; ++y) {
-                const float* image = job.image + (y + dy * job.row_step) * job.image_stride;
-                for (std::ptrdiff_t x = 0; x < job.width; x += kWide) {
-                    W shown[kBankTogether];
-                    for (std::ptrdiff_t k = 0; k < kBankTogether; ++k)
-                        shown[k] = load<W>(first + k * size + y * job.width + x);
-#pragma GCC unroll 7
-                    for (std::ptrdiff_t dx = 0; dx < kBankShifts; ++dx) {
-                        const W pixel = load<W>(image + x + dx);
-#pragma GCC unroll 2
-                        for (std::ptrdiff_t k = 0; k < kBankTogether; ++k) sums[k][dx] += shown[k] * pixel;
-                    }
-                }
-            }
-            for (std::ptrdiff_t k = 0; k < kBankTogether; ++k) {
-                float* out = job.out + ((t + k) * job.n_row_shifts + dy) * kBankShifts;
-                for (std::ptrdiff_t dx = 0; dx < kBankShifts; ++dx) {
-                    float sum = 0.0F;
-                    for (std::ptrdiff_t i = 0; i < kWide; ++i) sum += sums[k][dx][i];
-                    out[dx] = sum;
-                }
-            }
         }
     }
 }

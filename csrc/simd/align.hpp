@@ -1,10 +1,11 @@
 // The kernel table of registration: sums over images, written once in align-inl.hpp and compiled for each
-// instruction set. Every level gives the same bits: eight lanes, fixed order, nothing fused.
+// instruction set. Every level gives the same bits: eight lanes, fixed order, nothing fused, or integers.
 //
 // Included by the ISA files, so it holds declarations and plain data only.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace deepssim::simd {
 
@@ -91,18 +92,19 @@ struct SmoothJob {
 };
 
 inline constexpr int kBankShifts = 7;  // columns; -3 to 3
+inline constexpr std::size_t kBankLanes = 32;
 
 // Inner products of templates with an image at shifts.
 struct BankJob {
-    const float* templates;  // [n_templates][rows][width], n_templates even
+    const std::int8_t* templates;  // [n_templates][rows][width], n_templates even
     int n_templates;
     int rows;
-    int width;           // a multiple of the padding
-    const float* image;  // shift (i, dx) of row y starts at image + (y + i * row_step) * image_stride + dx
+    int width;                  // a multiple of the bank's lanes
+    const std::uint8_t* image;  // below 128; shift (i, dx) of row y starts at image + (y + i * row_step) * stride + dx
     std::ptrdiff_t image_stride;
     int n_row_shifts;
     int row_step;
-    float* out;  // [n_templates][n_row_shifts][kBankShifts]
+    std::int32_t* out;  // [n_templates][n_row_shifts][kBankShifts]
 };
 
 struct LocalNormJob {

@@ -138,7 +138,7 @@ def test_whole_moves_keep_grey_values(transform):
     flips=st.tuples(st.booleans(), st.booleans()),
     angle=st.floats(-30, 30),
     shift=st.tuples(st.floats(-8, 8), st.floats(-8, 8)),
-    zoom=st.sampled_from([1.0, 0.96, 1.05]),
+    zoom=st.floats(0.88, 1.13),
     gamma=st.floats(0.5, 1.5),
     seed=st.integers(0, 1000),
 )

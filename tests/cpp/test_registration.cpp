@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <thread>
@@ -123,6 +124,40 @@ TEST_CASE("smoothing with one box is a mean, at every length, transposed") {
                       doctest::Approx(sum * 0.2F));
             }
         }
+    }
+}
+
+TEST_CASE("inner products of the bank are exact at every level, extremes included") {
+    constexpr int kRows = 5;
+    constexpr int kWidth = 64;
+    constexpr int kTemplates = 4;
+    constexpr int kStride = kWidth + 32;
+    constexpr int kRowShifts = 3;
+    std::vector<std::int8_t> templates(std::size_t{kTemplates} * kRows * kWidth);
+    std::vector<std::uint8_t> image(std::size_t{kStride} * (kRows + 2 * kRowShifts));
+    for (std::size_t i = 0; i < templates.size(); ++i) {
+        const auto value = static_cast<int>(i * 7919 % 255) - 127;
+        templates[i] = static_cast<std::int8_t>(i < 256 ? 127 : i < 512 ? -127 : value);
+    }
+    for (std::size_t i = 0; i < image.size(); ++i) image[i] = static_cast<std::uint8_t>(i < 500 ? 127 : i * 31 % 128);
+    std::vector<std::int32_t> expected;
+    for (int t = 0; t < kTemplates; ++t) {
+        for (int dy = 0; dy < kRowShifts; ++dy) {
+            for (int dx = 0; dx < simd::kBankShifts; ++dx) {
+                std::int32_t sum = 0;
+                for (int i = 0; i < kRows * kWidth; ++i) {
+                    const auto at = static_cast<std::size_t>((i / kWidth + 2 * dy) * kStride + i % kWidth + dx);
+                    sum += templates[static_cast<std::size_t>(t * kRows * kWidth + i)] * image[at];
+                }
+                expected.push_back(sum);
+            }
+        }
+    }
+    for (const std::string& isa : supported_isa_levels()) {
+        std::vector<std::int32_t> found(expected.size());
+        simd::align_kernels_for(isa.c_str())
+            .bank({templates.data(), kTemplates, kRows, kWidth, image.data(), kStride, kRowShifts, 2, found.data()});
+        CHECK(found == expected);
     }
 }
 
