@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.errors import ImageError, UsageError
+from deepssim.frames import are_across
 from deepssim.image_ops import (
     Evidence,
     RegisteredSimilarity,
@@ -60,6 +61,8 @@ class Comparison:
     Attributes:
         names: What the user called them.
         sizes: Their rows and columns as read, in pixels.
+        is_turned: Whether the second lay across the first, and was turned by 90 degrees counter-clockwise, with its
+            frame, before anything else.
         greys: Both as they were compared, ``(rows, columns)``, float32 in [0, 1].
         in_place: Statistics as they lie.
         registration: What lays the second onto the first.
@@ -69,6 +72,7 @@ class Comparison:
 
     names: tuple[str, str]
     sizes: tuple[tuple[int, int], tuple[int, int]]
+    is_turned: bool
     greys: tuple[Pixels, Pixels]
     in_place: InPlace
     registration: Registration
@@ -84,7 +88,8 @@ class Comparison:
     @property
     def is_resized(self) -> bool:
         """Whether an image had another size."""
-        return any(size != self.size for size in self.sizes)
+        first, second = self.sizes
+        return self.size != first or self.size != (second[::-1] if self.is_turned else second)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON, without pixels."""
@@ -94,6 +99,7 @@ class Comparison:
             "a": {"name": self.names[0], "size": list(self.sizes[0])},
             "b": {"name": self.names[1], "size": list(self.sizes[1])},
             "size": list(self.size),
+            "is_turned": self.is_turned,
             "is_resized": self.is_resized,
             "in_place": asdict(self.in_place),
             "registered": {
@@ -130,7 +136,7 @@ class Comparison:
         transform = self.registration.transform
         mirrored = "mirrored, " if transform.is_mirrored else ""
         return [
-            str(transform),
+            f"turned by 90 degrees with its frame, then {transform}" if self.is_turned else str(transform),
             f"{mirrored}{transform.angle_degrees:+.2f} degrees, {transform.shift_rows:+.2f} px down, "
             f"{transform.shift_columns:+.2f} px right, scale {transform.scale:.4f}",
         ]
@@ -185,7 +191,8 @@ def compare_images(
 
     Args:
         a: An image, as `read_one` takes it.
-        b: The other.
+        b: The other. Where one is taller than wide and the other wider than tall, this one is turned by 90 degrees
+            first.
         size: Rows and columns that both are brought to by area averaging, after the grey values; None: they must
             have one size.
         images: How they are read.
@@ -209,12 +216,14 @@ def compare_images(
     """
     read = [read_one(name, images) for name in (a, b)]
     sizes = [(image.pixels.shape[0], image.pixels.shape[1]) for image in read]
-    _check_sizes(sizes, size)
-    stored = [_sized(image.pixels, size) for image in read]
-    greys = [_sized(byte_grey(image.pixels), size) for image in read]
+    is_turned = are_across(sizes[0], sizes[1])
+    pixels = [read[0].pixels, np.rot90(read[1].pixels).copy() if is_turned else read[1].pixels]
+    _check_sizes([sizes[0], sizes[1][::-1] if is_turned else sizes[1]], size)
+    stored = [_sized(image, size) for image in pixels]
+    greys = [_sized(byte_grey(image), size) for image in pixels]
     units = [np.clip(grey / np.float32(255), 0, 1) for grey in greys]
-    for name, pixels in zip((a, b), stored, strict=True):
-        if pixels.min() == pixels.max():
+    for name, image in zip((a, b), stored, strict=True):
+        if image.min() == image.max():
             raise UsageError(f"'{one_line(str(name))}' is constant at this size: give a larger --resize")
     in_place = InPlace(
         ssim=ssim(stored[0], stored[1], data_range=None, with_z_score=True),
@@ -227,6 +236,7 @@ def compare_images(
     return Comparison(
         (str(a), str(b)),
         (sizes[0], sizes[1]),
+        is_turned,
         (units[0], units[1]),
         in_place,
         registration,

@@ -229,7 +229,7 @@ def draw_comparison(comparison: Comparison) -> Pillow.Image:
     shown = f", shown at {comparison.size[0]} x {comparison.size[1]}" if comparison.is_resized else ""
     captions = [
         (f"A   {Path(comparison.names[0]).name}", sizes[0] + shown),
-        (f"B   {Path(comparison.names[1]).name}", sizes[1] + shown),
+        (f"B   {Path(comparison.names[1]).name}", sizes[1] + (", turned by 90 degrees" * comparison.is_turned) + shown),
         ("B laid onto A", str(comparison.registration.transform)),
         ("Where they agree", "local correlation over A"),
         ("Difference", "B laid onto A less A, standard deviations"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import astuple, fields, replace
+from dataclasses import astuple, dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from deepssim.base import Found
 from deepssim.calibration import Calibration
 from deepssim.errors import StoreError, UsageError
+from deepssim.frames import are_across, turned_first
 from deepssim.image_ops import (
     Evidence,
     RegisteredSimilarity,
@@ -144,7 +145,8 @@ class Verifier:
         """Register real images onto synthetic ones and measure how they agree.
 
         Two images of different sizes are compared at the smaller number of rows and of columns, by area averaging;
-        under `LEAST_SIDE` of either nothing is measured.
+        under `LEAST_SIDE` of either nothing is measured. Where one stands and the other lies, the real one is turned
+        by a quarter with its frame first.
 
         Args:
             subjects: n synthetic images.
@@ -169,20 +171,21 @@ class Verifier:
     def _examine_batch(self, subjects: Sequence[Subject], rows: Ints, reference: Reference, out: Floats) -> None:
         known = np.unique(rows[rows >= 0])
         real = {int(row): reference.store.working_image(int(reference.rows[row])) for row in known}
-        by_size: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+        by_frame: dict[_Frame, list[tuple[int, int]]] = defaultdict(list)
         for i, place in zip(*(axis.tolist() for axis in np.nonzero(rows >= 0)), strict=True):
-            by_size[_common_size(_working(subjects[i]), real[int(rows[i, place])])].append((i, place))
-        for size, pairs in by_size.items():
+            by_frame[_Frame.of(_working(subjects[i]), real[int(rows[i, place])])].append((i, place))
+        for frame, pairs in by_frame.items():
+            size = frame.size
             if min(size) < LEAST_SIDE:
                 for i, place in pairs:
                     out[i, place] = _NOTHING
                 continue
             numbers = {row: n for n, row in enumerate(sorted({int(rows[i, place]) for i, place in pairs}))}
-            moving = [_fit(real[row], size) for row in numbers]
+            moving = [frame.fit_real(real[row]) for row in numbers]
             registrar = Registrar(moving, threads=self.threads)
             images = sorted({i for i, _ in pairs})
             candidates = [[place for at, place in pairs if at == i] for i in images]
-            fixed = [_fit(_working(subjects[i]), size) for i in images]
+            fixed = [frame.fit(_working(subjects[i])) for i in images]
             chosen = [
                 [numbers[int(rows[i, place])] for place in places] for i, places in zip(images, candidates, strict=True)
             ]
@@ -191,7 +194,7 @@ class Verifier:
             for i, places, answers, similarities in zip(images, candidates, found, alike, strict=True):
                 down, right = subjects[i].height / size[0], subjects[i].width / size[1]
                 for place, (registration, evidence), similarity in zip(places, answers, similarities, strict=True):
-                    moved = registration.transform
+                    moved = frame.of_real(registration.transform)
                     moved = replace(
                         moved, shift_rows=moved.shift_rows * down, shift_columns=moved.shift_columns * right
                     )
@@ -232,22 +235,43 @@ def lay_onto(subject: Subject, real: Working, transform: Transform) -> tuple[NDA
         The real image, 0 where nothing of it lies, and the local correlation, NaN outside the overlap; both at the size
         of the comparison.
     """
-    size = _common_size(_working(subject), real)
-    down, right = subject.height / size[0], subject.width / size[1]
+    frame = _Frame.of(_working(subject), real)
+    down, right = subject.height / frame.size[0], subject.width / frame.size[1]
     moved = replace(transform, shift_rows=transform.shift_rows / down, shift_columns=transform.shift_columns / right)
-    fitted = _fit(real, size)
-    _, maps = evidence_maps(_fit(_working(subject), size), fitted, moved)
+    moved = frame.of_fitted(moved)
+    fitted = frame.fit_real(real)
+    _, maps = evidence_maps(frame.fit(_working(subject)), fitted, moved)
     return warp(fitted, moved), maps.local_correlation
 
 
-def _common_size(a: Working, b: Working) -> tuple[int, int]:
-    return min(a.shape[0], b.shape[0]), min(a.shape[1], b.shape[1])
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """The frame that a synthetic and a real image are compared in."""
+
+    size: tuple[int, int]
+    is_turned: bool  # the real one, by a quarter
+
+    @classmethod
+    def of(cls, synthetic: Working, real: Working) -> _Frame:
+        is_turned = are_across(synthetic.shape, real.shape)
+        rows, columns = real.shape[::-1] if is_turned else real.shape
+        return cls((min(synthetic.shape[0], rows), min(synthetic.shape[1], columns)), is_turned)
+
+    def fit(self, image: Working) -> NDArray[np.float32]:
+        grey = float_grey(image)
+        return grey if image.shape == self.size else resize_area(grey, *self.size)
+
+    def fit_real(self, image: Working) -> NDArray[np.float32]:
+        return self.fit(np.rot90(image).copy() if self.is_turned else image)
+
+    def of_real(self, transform: Transform) -> Transform:
+        """Make the transform of the fitted image one of the real image."""
+        return turned_first(transform, 1) if self.is_turned else transform
+
+    def of_fitted(self, transform: Transform) -> Transform:
+        """Undo `of_real`."""
+        return turned_first(transform, -1) if self.is_turned else transform
 
 
 def _values(evidence: Floats, rows: Ints) -> Floats:
     return np.where(rows >= 0, evidence[..., S1], np.float32(-np.inf))
-
-
-def _fit(image: Working, size: tuple[int, int]) -> NDArray[np.float32]:
-    grey = float_grey(image)
-    return grey if image.shape == size else resize_area(grey, *size)

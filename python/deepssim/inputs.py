@@ -129,9 +129,9 @@ def size_warnings(outcome: Outcome) -> list[str]:
     warnings = []
     if outcome.n_other_shape:
         warnings.append(
-            f"{outcome.n_other_shape:,} synthetic images have another ratio of height to width than every real image "
-            "and are compared after stretching: copies among them may be missed, those turned by 90 degrees with their "
-            "frame above all. Turn or crop them to the shape of the real images first."
+            f"{outcome.n_other_shape:,} synthetic images have another ratio of height to width than every real image, "
+            "turned by 90 degrees or not, and are compared after stretching: copies among them may be missed. Crop "
+            "them to the shape of the real images first."
         )
     if not outcome.n_too_small:
         return warnings

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from deepssim.base import READ_BYTES, Base, Found
 from deepssim.errors import MemoryLimitError, StoreError
+from deepssim.frames import Frames
 from deepssim.parts import Floats, Ints, Part, levels_by_score
 from deepssim.preparation import choice_bytes
 from deepssim.screening import Screen, choose_views
@@ -82,15 +83,17 @@ class Reference:
         rows: ``(n,)`` the store's rows that belong to the set, ascending.
         codes: ``(n,)`` group of each as a number, -1: none known.
         names: Group names by code.
+        frames: Ratios of height to width of the images.
         base: What is searched; None until `load`.
     """
 
     def __init__(self, store: Store, rows: Ints | None = None) -> None:
         self.store = store
-        table = store.records(["id", "path", "group", "pixel_hash"])
+        table = store.records(["id", "path", "group", "pixel_hash", "height", "width"])
         self.rows: Ints = np.arange(len(store), dtype=np.int64) if rows is None else rows
         self.table = table if rows is None else table.take(pa.array(rows))
         self.table = self.table.combine_chunks()
+        self.frames = Frames.of(self.table)
         encoded = pc.dictionary_encode(self.table["group"].combine_chunks())
         self.names: list[str] = encoded.dictionary.to_pylist()
         self.codes: Ints = np.asarray(pc.fill_null(encoded.indices.cast(pa.int64()), -1), np.int64)
@@ -313,8 +316,10 @@ class Matcher:
         base = _base_of(reference)
         if self.screen is None:
             return base.search(queries, k, threads=self.plan.threads, **options)
-        aspects = self.screen.aspects([(s.height, s.width) for s in subjects] or [(0, 0)] * len(queries))
-        return self.screen.search(base, queries, k, aspects=aspects, threads=self.plan.threads, **options)
+        sizes = [(s.height, s.width) for s in subjects] or [(0, 0)] * len(queries)
+        # One look at a query for all sets: the holdout must not be seen another way than the real images.
+        across = self.real.frames.lie_across(sizes)
+        return self.screen.search(base, queries, k, sizes=sizes, across=across, threads=self.plan.threads, **options)
 
     def _match(self, queries: Floats, first_row: int, subjects: Sequence[Subject]) -> Part:
         options = self.options

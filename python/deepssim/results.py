@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from deepssim.calibration import LABELS
 from deepssim.matching import Control, Reference
@@ -19,8 +18,6 @@ from deepssim.tables import LEAKS, MATCHES, PATIENTS, REAL_IMAGES, TableStream, 
 HISTOGRAM_EDGES = np.linspace(-1.0, 1.0, 401)
 N_PAIRS = 24
 MAX_PAIRS_PER_REAL = 2
-# Height over width may differ by this factor before two images count as of different shapes.
-ASPECT_TOLERANCE = 1.05
 
 
 @dataclass(slots=True)
@@ -96,7 +93,7 @@ class Outcome:
         pairs: The nearest pairs of all, at most two for a real image.
         n_identical: Synthetic images whose pixels equal those of a real image.
         n_leaks: Pairs written to ``leaks.parquet``.
-        n_other_shape: Synthetic images that are taller or wider for their size than every real one.
+        n_other_shape: Synthetic images with a ratio of height to width of no real one, turned by a quarter or not.
         n_too_small: Synthetic images of which no candidate could be verified, since one of the two is too small.
     """
 
@@ -157,7 +154,7 @@ class Collector:
         self.wanted = np.unique(tally.best_queries[tally.best_queries >= 0])
         self.wanted_ids: dict[int, str] = {}
         hashes = pc.unique(real.table["pixel_hash"].combine_chunks())
-        self._aspects = _aspect_range(real)
+        self._frames = real.frames
         self.real_hashes = hashes.filter(pc.not_equal(hashes, ""))
 
     def run(self, parts: Iterable[Part], records: TableStream) -> Outcome:
@@ -221,7 +218,7 @@ class Collector:
         outcome.histogram += histogram(part.values[:, 0])
         if part.is_verified:
             outcome.n_too_small += int(np.count_nonzero(part.evidence[:, 0, EVIDENCE_FIELDS.index("overlap")] == 0))
-        outcome.n_other_shape += _count_outside(table, self._aspects)
+        outcome.n_other_shape += self._frames.count_other(table)
         identical = pc.is_in(table["pixel_hash"], value_set=self.real_hashes)
         outcome.n_identical += int(pc.sum(identical).as_py() or 0)
         first, last = np.searchsorted(self.wanted, [part.first_row, part.first_row + len(part)])
@@ -279,25 +276,6 @@ class Collector:
         rows.sort(key=lambda r: (-r["n_exact"], -r["n_near"], -r["best_value"], r["group"]))
         write_table(self.folder / "patients.parquet", pa.Table.from_pylist(rows, schema=PATIENTS))
         return len(rows)
-
-
-def _aspects_of(table: pa.Table) -> NDArray[np.float64]:
-    """Return height over width of the images whose size is known."""
-    height, width = (np.asarray(table[name].fill_null(0), np.float64) for name in ("height", "width"))
-    known = (height > 0) & (width > 0)
-    return np.asarray(height[known] / width[known])
-
-
-def _aspect_range(real: Reference) -> tuple[float, float] | None:
-    aspects = _aspects_of(real.store.records(["height", "width"]).take(pa.array(real.rows)))
-    return (float(aspects.min()), float(aspects.max())) if len(aspects) else None
-
-
-def _count_outside(table: pa.Table, aspects: tuple[float, float] | None) -> int:
-    if aspects is None:
-        return 0
-    found, (low, high) = _aspects_of(table), aspects
-    return int(np.count_nonzero((found < low / ASPECT_TOLERANCE) | (found > high * ASPECT_TOLERANCE)))
 
 
 def _count_control(counts: ControlCounts, control: Control, part: Part) -> None:

@@ -8,7 +8,7 @@ all views keeps what comes up to it. Both are exact, so is the answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deepssim.base import Base, Found, Tallied
 from deepssim.errors import UsageError
-from deepssim.image_ops import BANK, FLIPS, ViewGrid, make_views
+from deepssim.image_ops import BANK, FLIPS, ViewGrid, make_views, resize_area
 from deepssim.read_ahead import read_ahead
 from deepssim.search import RowTally, Searcher, SearchStatistics, plan_search
 
@@ -110,14 +110,25 @@ class Screen:
         answers = n_coarse * few.row_bytes + len(self.grid) * many.row_bytes + many.tally_bytes
         return 4 * dim * (2 * len(self.grid) + n_coarse) + answers
 
-    def aspects(self, sizes: Iterable[tuple[int, int]]) -> list[float]:
-        """Return height over width of a pixel of the layout for each image.
+    def see(self, query: Floats, size: tuple[int, int], is_across: bool) -> Floats:
+        """Return all views of a query, ``(len(grid), dim)``.
 
         Args:
-            sizes: Height and width of each, in pixels; 0 where they are not known: 1 is returned.
+            query: ``(dim,)`` its embedding.
+            size: Height and width of its image in pixels, which say how wide a pixel of the embedding is for its
+                height; 0 where they are not known: as high.
+            is_across: Whether the image lies across those that it is compared with: it is turned by a quarter first.
         """
         rows, columns = self.layout
-        return [height * columns / (width * rows) if height > 0 < width else 1.0 for height, width in sizes]
+        image, (height, width) = query.reshape(self.layout), size
+        if is_across:
+            image, (height, width) = resize_area(np.rot90(image).copy(), rows, columns), (width, height)
+        aspect = height * columns / (width * rows) if height > 0 < width else 1.0
+        views = make_views(image, self.grid, aspect=aspect)
+        place = in_place(self.grid)
+        if place is not None and not is_across:
+            views[place] = query  # to the bit: no view makes a pair score less than in place
+        return views
 
     def search(
         self,
@@ -125,7 +136,8 @@ class Screen:
         queries: Floats,
         k: int,
         *,
-        aspects: Sequence[float],
+        sizes: Sequence[tuple[int, int]],
+        across: Sequence[bool],
         max_per_group: int = 0,
         thresholds: Sequence[float] = (),
         max_listed: int = 0,
@@ -138,7 +150,8 @@ class Screen:
             base: The real images.
             queries: ``(n, dim)`` float32 embeddings.
             k: Places of an answer, at least 1.
-            aspects: ``(n,)`` of each query: see `aspects`.
+            sizes: Height and width of each query's image: see `see`.
+            across: Whether each lies across.
             max_per_group: As in `Base.search`; so are the other arguments.
             thresholds: Ascending.
             max_listed: Of distinct rows.
@@ -154,7 +167,8 @@ class Screen:
             block = _Block(searcher, codes, k, max_per_group, tuple(thresholds), max_listed, threads)
             answers = _Answers.empty(len(queries), k, len(block.thresholds), max_listed, len(searcher))
             coarse = coarse_views(self.grid)
-            for i, views in self._views(queries, aspects):
+            seen = read_ahead(range(len(queries)), lambda i: (i, self.see(queries[i], sizes[i], across[i])))
+            for i, views in seen:
                 block.answer(views, coarse, i, first_query + i, answers)
             base.keep(searcher)
             part = answers.found(searcher.id_offset, bool(thresholds))
@@ -162,18 +176,6 @@ class Screen:
             del searcher, block, answers
         assert found is not None  # there is always a block
         return found
-
-    def _views(self, queries: Floats, aspects: Sequence[float]) -> Iterator[tuple[int, Floats]]:
-        """Yield the views of each query, those of the next being made meanwhile."""
-        place = in_place(self.grid)
-
-        def see(i: int) -> tuple[int, Floats]:
-            views = make_views(queries[i].reshape(self.layout), self.grid, aspect=float(aspects[i]))
-            if place is not None:
-                views[place] = queries[i]  # to the bit: no view makes a pair score less than in place
-            return i, views
-
-        return read_ahead(range(len(queries)), see)
 
 
 @dataclass(slots=True)

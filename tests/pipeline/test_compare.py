@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from deepssim import image_ops
+from deepssim import image_ops, perturb
 from deepssim.compare import compare_images, read_one
 from deepssim.compare_picture import draw_comparison
 from deepssim.errors import DeepSSIMError, UsageError
@@ -120,6 +120,18 @@ def test_a_local_change_is_coloured_where_it_is(tmp_path):
     assert inside.mean() > 60
     far = colour[int(10 * factor) : int(40 * factor), int(10 * factor) : int(-10 * factor)]
     assert far.mean() < 5
+
+
+def test_an_image_that_lies_across_the_other_is_turned_first(deepssim, tmp_path):
+    lying = np.rot90(perturb.apply_view(PHANTOM, perturb.View(angle_deg=5.0)), -1)
+    a, b = save(tmp_path / "a.png", PHANTOM), save(tmp_path / "b.png", lying)
+    done = deepssim("compare", a, b, "--json")
+    value = json.loads(done.stdout)
+    assert (value["is_turned"], value["is_resized"]) == (True, False)
+    assert value["registered"]["s1"] > 0.99
+    assert value["registered"]["transform"]["angle_degrees"] == pytest.approx(-5.0, abs=0.3)
+    done = deepssim("compare", a, b, "--out", str(tmp_path / "pair.png"))
+    assert "turned by 90 degrees with its frame, then turned " in done.stdout
 
 
 def test_sizes_that_differ_are_refused_with_advice_or_resized_as_told(deepssim, tmp_path):

@@ -248,9 +248,34 @@ def test_images_of_another_shape_are_counted_in_a_warning(moved, tmp_path):
     with Image.open(moved / "real" / "1" / "a.png") as picture:
         upright = np.asarray(picture, np.float32) / 255
     save(tmp_path / "synthetic" / "turned.png", np.rot90(upright))
+    save(tmp_path / "synthetic" / "cropped.png", upright[30:-30])
     save(tmp_path / "synthetic" / "upright.png", upright)
     result = audit(moved / "real", tmp_path / "synthetic", tmp_path / "out", options=run_options())
     assert any(warning.startswith("1 synthetic images have another ratio") for warning in result.summary["warnings"])
+
+
+@pytest.mark.parametrize("is_mirrored", [False, True])
+def test_a_copy_turned_with_its_frame_is_found_and_laid_back(is_mirrored, moved, tmp_path):
+    with Image.open(moved / "real" / "1" / "a.png") as picture:
+        upright = np.asarray(picture, np.float32) / 255
+    copy = apply_view(upright, View(flip_columns=is_mirrored, angle_deg=6.0, shift_px=(3.0, -2.0)))
+    save(tmp_path / "synthetic" / "turned.png", np.rot90(copy, -1))
+    audit(moved / "real", tmp_path / "synthetic", tmp_path / "out", options=run_options())
+    match = pq.read_table(tmp_path / "out" / "matches.parquet").slice(0, 1).to_pylist()[0]
+    assert match["real_path"] == "1/a.png"
+    assert match["label"] == "exact"
+    assert match["is_mirrored"] == is_mirrored
+    assert match["angle_degrees"] == pytest.approx(-84.0, abs=0.5)
+    # What was down is to the left of the turned frame.
+    assert (match["shift_rows"], match["shift_columns"]) == pytest.approx((-2.0, -3.0), abs=0.5)
+    turned = np.rot90(copy, -1).copy()
+    transform = Transform(
+        *(match[name] for name in ("is_mirrored", "angle_degrees", "shift_rows", "shift_columns", "scale"))
+    )
+    subject = Subject(*turned.shape, working_image(turned * np.float32(255)))
+    aligned, agreement = lay_onto(subject, working_image(upright * np.float32(255)), transform)
+    assert aligned.shape == turned.shape
+    assert float(np.nanmedian(agreement)) > 0.8
 
 
 def test_levels_follow_s1_then_s2():

@@ -17,7 +17,7 @@ from deepssim.audit import AuditOptions, audit, score
 from deepssim.base import Base
 from deepssim.calibration import load_calibration
 from deepssim.errors import MemoryLimitError, UsageError
-from deepssim.image_ops import BANK, FLIPS, ViewGrid, ViewOf, make_views
+from deepssim.image_ops import BANK, FLIPS, ViewGrid, ViewOf, make_views, resize_area
 from deepssim.images import ImageOptions
 from deepssim.matching import Control, Matcher, MatchOptions, Reference, Subject
 from deepssim.screening import Screen, choose_views, coarse_views
@@ -84,7 +84,8 @@ def test_the_answer_is_that_of_every_pair_in_every_view(
         base,
         queries,
         k,
-        aspects=[aspect] * len(queries),
+        sizes=[(int(10 * aspect) * LAYOUT[0], 10 * LAYOUT[1])] * len(queries),
+        across=[False] * len(queries),
         max_per_group=cap,
         thresholds=thresholds,
         max_listed=max_listed,
@@ -116,8 +117,9 @@ def test_an_empty_base_has_an_answer(tmp_path):
     rng = np.random.default_rng(0)
     store, none = store_of(tmp_path / "store", unit(rng, 1), ["a"]), np.zeros(0, np.int64)
     found = Screen(FLIPS, LAYOUT).search(
-        Base(store, none, none), unit(rng, 2), 3, aspects=[1, 1], thresholds=(0.5, 0.9), max_listed=2
-    )
+        Base(store, none, none), unit(rng, 2), 3, sizes=[(0, 0)] * 2, across=[False] * 2,
+        thresholds=(0.5, 0.9), max_listed=2,
+    )  # fmt: skip
     assert (found.ids == -1).all()
     assert (found.listed_ids == -1).all()
     assert found.counts.tolist() == [[0, 0], [0, 0]]
@@ -145,10 +147,24 @@ def test_views_are_those_that_the_metric_has():
         choose_views("all", (32, 28), "pixel")
 
 
-def test_an_aspect_is_that_of_a_pixel_and_1_where_sizes_are_not_known():
+def test_a_pixel_is_as_wide_for_its_height_as_the_size_says():
+    screen = Screen(ViewGrid(n_angles=8, with_mirror=False), (32, 28))
+    query = unit(np.random.default_rng(0), 1, (32, 28))[0]
+    image = query.reshape(32, 28)
+    for size, aspect in {(136, 112): 136 / 32 / 4, (256, 256): 28 / 32, (0, 0): 1.0, (64, 56): 1.0}.items():
+        expected = make_views(image, screen.grid, aspect=aspect)
+        np.testing.assert_allclose(screen.see(query, size, is_across=False), expected, atol=1e-6)
+
+
+def test_a_query_that_lies_across_is_seen_as_it_would_stand():
+    rng = np.random.default_rng(0)
+    standing = resize_area(rng.random((8, 7), np.float32), 32, 28) - 0.5
+    lying = resize_area(np.rot90(standing, -1).copy(), 32, 28)
     screen = Screen(FLIPS, (32, 28))
-    sizes = [(136, 112), (256, 256), (0, 0), (64, 56)]
-    assert screen.aspects(sizes) == pytest.approx([136 / 32 / 4, 28 / 32, 1.0, 1.0])
+    first = screen.see(lying.ravel(), (112, 136), is_across=True)[0]
+    expected = screen.see(standing.ravel(), (136, 112), is_across=False)[0]
+    expected = expected / np.linalg.norm(expected)
+    assert float(first @ expected) > 0.95  # resampled twice
 
 
 def test_a_run_names_its_views_and_finds_what_was_mirrored_and_moved(cohort, tmp_path):
