@@ -17,7 +17,7 @@ namespace deepssim {
 
 namespace {
 
-constexpr std::size_t kStarts = 4;
+constexpr std::size_t kStarts = 6;
 constexpr std::size_t kSurvivors = 2;  // of the starts, after a first look
 // Starts that end closer than this part of the width are one place, found twice.
 constexpr double kSamePlace = 0.03;
@@ -42,7 +42,7 @@ struct Schedule {
     double tolerance;    // pixels of the level, or at the reference width where it is wider
     bool asks_for_zoom;  // whether the scale is freed only if the last step asks for it
 };
-constexpr Schedule kLook{4, 0.05, false};
+constexpr Schedule kLook{3, 0.05, false};
 constexpr Schedule kCoarse{10, 0.05, false};
 constexpr Schedule kMiddle{8, 0.03, true};
 constexpr Schedule kFine{10, 0.02, true};

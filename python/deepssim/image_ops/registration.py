@@ -156,7 +156,7 @@ def register(a: Image, b: Image, *, with_scale: bool = True) -> Registration:
     """Find the flip, rotation, shift and zoom (.85 to 1.15) that lays image b onto image a.
 
     The starts are all flips and rotations of a thumbnail at three zooms and at shifts to about 12 % of the rows and
-    10 % of the columns. The best four get a first look, the best two distinct places are refined, and the better one
+    10 % of the columns. The best six get a first look, the best two distinct places are refined, and the better one
     goes on over a pyramid of locally normalised images, by Gauss-Newton with the mean of both images' gradients
     (efficient second-order minimisation, Benhimane and Malis, IROS 2004, section 3) and Cauchy weights. The scale is
     freed only where that fits better, and pairs that hardly fit get a few steps alone.
