@@ -43,7 +43,7 @@ struct Schedule {
     bool asks_for_zoom;  // whether the scale is freed only if the last step asks for it
 };
 constexpr Schedule kLook{3, 0.05, false};
-constexpr Schedule kCoarse{10, 0.05, false};
+constexpr Schedule kCoarse{6, 0.05, false};
 constexpr Schedule kMiddle{8, 0.03, true};
 constexpr Schedule kFine{10, 0.02, true};
 constexpr Schedule kShort{2, 0.02, true};
@@ -300,7 +300,7 @@ Registration Aligner::align(const RegistrationImage& moving, bool with_scale) {
     for (Candidate& place : places) place = refine(coarse, place, with_scale, n_levels == 1 ? kFine : kCoarse);
     sort_places(places, moving);
     for (std::size_t level = n_levels - 1; level-- > 0;) {
-        keep_best(places, level + 2 == n_levels ? kSurvivors : 1);
+        keep_best(places, level + 2 == n_levels && places.front().score >= kHopeless ? kSurvivors : 1);
         const Schedule& schedule = places.front().score < kHopeless ? kShort : level > 0 ? kMiddle : kFine;
         Refiner refiner(work, moving, level);
         for (Candidate& place : places) place = refine(refiner, place, with_scale, schedule);

@@ -11,7 +11,7 @@ namespace deepssim {
 
 namespace {
 
-constexpr int kAngles = 46;  // steps of 7.8 degrees; even, so that templates make pairs
+constexpr int kAngles = 46;  // steps of 7.8 degrees; even, so that half a turn is one of them
 constexpr int kFlips = 2;
 constexpr int kTemplates = kAngles * kFlips;
 constexpr int kReachColumns = (simd::kBankShifts - 1) / 2;
@@ -88,7 +88,12 @@ void Bank::build(const simd::AlignKernels& kernels, const Plane& thumbnail, doub
     inverse_lengths_.assign(kTemplates, 0.0);
     shown_.reset(thumbnail.rows, thumbnail.cols);
     pairs_.fill(thumbnail);
-    for (int index = 0; index < kTemplates; ++index) {
+    const int cols = thumbnail.cols;
+    const auto row_of = [&](int index, int y) {
+        return templates_.data() + static_cast<std::size_t>(index) * size + static_cast<std::ptrdiff_t>(y) * width_;
+    };
+    constexpr int kHalf = kAngles / 2;
+    for (int index = 0; index < kHalf; ++index) {
         // The pose goes from fixed to moving; a template shows the fixed image in the moving frame.
         const Pose back = pose_of(inverse(transform_of(turned(index))));
         simd::WarpJob job{};
@@ -96,14 +101,20 @@ void Bank::build(const simd::AlignKernels& kernels, const Plane& thumbnail, doub
         job.out = shown_.pixels.data();
         job.fixed = thumbnail.pixels.data();
         kernels.warp(job);
-        const auto at = static_cast<std::size_t>(index);
         ByteSums sums;
+        for (int y = 0; y < rows_; ++y) quantise<kTemplateMost, 0>(shown_.row(y), cols, row_of(index, y), sums);
+        // Half a turn reverses rows and columns, a mirror the columns.
+        const int reversed[] = {index + kHalf, index + kAngles, index + kAngles + kHalf};
         for (int y = 0; y < rows_; ++y) {
-            std::int8_t* out = templates_.data() + at * size + static_cast<std::ptrdiff_t>(y) * width_;
-            quantise<kTemplateMost, 0>(shown_.row(y), thumbnail.cols, out, sums);
+            const std::int8_t* row = row_of(index, y);
+            std::reverse_copy(row, row + cols, row_of(reversed[0], rows_ - 1 - y));
+            std::reverse_copy(row, row + cols, row_of(reversed[1], y));
+            std::copy_n(row, cols, row_of(reversed[2], rows_ - 1 - y));
         }
-        sums_[at] = sums.values;
-        inverse_lengths_[at] = inverse_length(sums);
+        for (const int other : {index, reversed[0], reversed[1], reversed[2]}) {
+            sums_[static_cast<std::size_t>(other)] = sums.values;
+            inverse_lengths_[static_cast<std::size_t>(other)] = inverse_length(sums);
+        }
     }
 }
 
