@@ -23,7 +23,7 @@ constexpr std::size_t kSurvivors = 2;  // of the starts, after a first look
 constexpr double kSamePlace = 0.03;
 // So far behind the best, a place is not the right one.
 constexpr double kFarBehind = 0.1;
-// Below this correlation before the last level two images are not one: a few steps say how well they fit.
+// Below this correlation before a level two images are not one: a few steps from one place say how well they fit.
 constexpr double kHopeless = 0.5;
 constexpr double kLeastOverlap = 0.35;
 constexpr double kLowestScale = 0.85;
