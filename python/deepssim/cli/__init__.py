@@ -24,6 +24,7 @@ COMMANDS = {
     "matrix": "Compare every real image with every synthetic one: SSIM, FSIM or correlation.",
     "report": "Make the report of an audit again, with or without images.",
     "score": "Do what audit does from two stores of embeddings.",
+    "train": "Train an encoder on your own images.",
 }
 
 EPILOG = """\b

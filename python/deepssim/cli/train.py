@@ -1,0 +1,93 @@
+"""``deepssim train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deepssim.cli._options import Dimensions, echo_json, talk_options
+
+RECIPES = ("deepssim", "deepssim++", "lite")  # of deepssim.train.recipes, which loads torch
+
+
+@click.group("train")
+def command() -> None:
+    """Train a network on your own images.
+
+    \b
+    deepssim train encoder --recipe lite --dataset-images-dir train/ --group-by parent --exp-name mine
+    deepssim export runs/mine/best.safetensors --out mine.onnx
+    deepssim audit train/ generated/ --metric mine.onnx
+    """
+
+
+@command.command("encoder")
+@click.option("--recipe", type=click.Choice(RECIPES), default="lite", show_default=True,
+              help="deepssim and deepssim++: the published ones, from pairs and ImageNet weights. lite: a small "
+              "network, from nothing, on partners that are made of real images as it goes.")  # fmt: skip
+@click.option("--dataset-images-dir", "images", required=True, type=click.Path(path_type=Path, exists=True),
+              help="Folder of images: of the keys of the pairs, or real ones that partners are made of.")  # fmt: skip
+@click.option("--dataset-csv", "pairs", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Pairs: real_key, synth_key, ssim, split (deepssim pairs). Without: partners are made.")  # fmt: skip
+@click.option("--validation-images-dir", "validation_images", type=click.Path(path_type=Path, exists=True),
+              help="Real images of people who select the weights; without: a part of the people.")  # fmt: skip
+@click.option("--exp-name", "name", required=True, help="Name of the run, of its folder and of the metric.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/EXP-NAME]")
+@click.option("--group-by", default="auto", show_default=True, metavar="HOW",
+              help="Who is who, where partners are made: parent, regex:PATTERN, auto (volume, PatientID).")  # fmt: skip
+@click.option("--valid-part", type=click.FloatRange(0, 0.5), default=0.15, show_default=True,
+              help="Part of the people who select the weights.")  # fmt: skip
+@click.option("--size", type=Dimensions(), help="Rows and columns that images are brought to.  [default: 136x112]")
+@click.option("--emb-dim", "dim", type=click.IntRange(1, 65536), default=256, show_default=True,
+              help="Elements of an embedding.")  # fmt: skip
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the pairs.  [default: 40, deepssim++ 65]")
+@click.option("--steps", type=click.IntRange(1), help="Updates, where partners are made.  [default: 20,000]")
+@click.option("--batch-size", type=click.IntRange(1), help="Pairs of a step; of made partners, images of it.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Highest, of the head.")
+@click.option("--weight-decay", type=click.FloatRange(0), help="Of AdamW.")
+@click.option("--dropout-prob", "dropout", type=click.FloatRange(0, 1, max_open=True), help="In the head.")
+@click.option("--weights", help="ImageNet weights of a published recipe: imagenet (downloaded), a file, none.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+              help="cuda is an error where there is none; several GPUs by accelerate launch.")  # fmt: skip
+@click.option("--use-gpu", is_flag=True, help="As --device auto: a GPU if there is one.")
+@click.option("--num-workers", "workers", type=click.IntRange(0), default=1, show_default=True,
+              help="Processes that read images or make partners.")  # fmt: skip
+@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Batches of an update.")
+@click.option("--patience", type=click.IntRange(0), default=0, show_default=True,
+              help="End after so many looks at the validation set without a better one; 0: never.")  # fmt: skip
+@click.option("--validate-every", type=click.IntRange(0), default=0, help="Steps between looks.  [default: 40 looks]")
+@click.option("--save-every", type=click.IntRange(1), default=500, show_default=True,
+              help="Steps between saved states, from which a killed run goes on.")  # fmt: skip
+@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard files.")
+@click.option("--wandb", type=click.Choice(["no", "offline", "online"]), default="no", show_default=True,
+              help="Also log figures to Weights & Biases; nothing leaves this machine but with online.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@talk_options
+def encoder(name: str, out: Path | None, use_gpu: bool, as_json: bool, quiet: bool, **asked: Any) -> None:
+    """Train an encoder whose cosine of two embeddings equals the SSIM of two images.
+
+    A run that was killed goes on when the same command is given again, to the same weights. The folder holds
+    best.safetensors and last.safetensors, metrics.jsonl, and pictures: curves.png, predictions.png.
+
+    \b
+    deepssim train encoder --recipe lite --dataset-images-dir train/ --group-by parent --exp-name mine
+    deepssim train encoder --recipe deepssim --dataset-images-dir data/ --dataset-csv pairs.csv --exp-name first
+    """
+    from deepssim.cli._progress import make_progress
+    from deepssim.extras import require
+
+    require("torch", "train")
+    require("accelerate", "train")
+    from deepssim.train.run import TrainOptions, train
+
+    folder = out if out is not None else Path("runs") / name
+    result = train(TrainOptions(out=folder, name=name, **asked), make_progress(quiet))
+    if as_json:
+        echo_json({"folder": str(result.folder), "best": dict(result.best)})
+        return
+    click.echo(f"{result.folder / 'best.safetensors'}: step {result.best.get('step', 0):,}")
+    for key, value in result.best.items():
+        if key not in ("step", "seconds", "selection"):
+            click.echo(f"  {key.replace('_', ' '):16}{value:.4f}")

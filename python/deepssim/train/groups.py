@@ -1,0 +1,156 @@
+"""Graded partners of real images, made without end, and pairs among them with their similarity.
+
+A *group* is an anchor with what could be made of it: an exact copy, a near copy, a strongly changed one, and another
+image of the same person. Groups come in *blocks*, each a pure function of a seed and its number: a run that was killed
+makes the block again that it was in. Within a block groups are used several times, each time seen in other views:
+making partners costs more than looking at them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from deepssim.image_ops import similarity_matrix
+from deepssim.perturb import degrade, near_copy
+from deepssim.train.anchors import Anchors
+
+__all__ = ["GROUP", "Block", "GroupOptions", "Groups", "draw_step"]
+
+# Images of a group: anchor, exact, near, strong, and another image of the person (or a second near copy).
+GROUP = 5
+N_COPIES = 3  # anchor, exact and near: what a search has to find
+_NEAR_PX = (1.0, 6.0)
+_STRONG_PX = (1.5, 14.0)
+_CLUSTER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOptions:
+    """How many groups there are.
+
+    Attributes:
+        block_groups: Groups of a block, a multiple of those of a step.
+        step_groups: Groups of a step, a multiple of four.
+        repeats: How often a block is gone through.
+    """
+
+    block_groups: int = 256
+    step_groups: int = 16
+    repeats: int = 4
+
+    @property
+    def block_steps(self) -> int:
+        """Steps of a block."""
+        return self.block_groups // self.step_groups * self.repeats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Groups, four that look alike one after the other.
+
+    Attributes:
+        images: ``(n * GROUP, height, width)`` uint8.
+        people: ``(n * GROUP,)``.
+    """
+
+    images: NDArray[np.uint8]
+    people: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """Images of one step and how similar they are.
+
+    Attributes:
+        images: ``(m, height, width)`` uint8, not yet seen in views.
+        people: ``(m,)``.
+        similarity: ``(m, m)`` SSIM of all pairs, the first image's by rows.
+    """
+
+    images: NDArray[np.uint8]
+    people: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+
+class Groups(Dataset[Block]):
+    """Blocks by number.
+
+    Args:
+        anchors: What partners are made of.
+        options: How many.
+        seed: Of all draws.
+        n_blocks: How many there are; each is as new as the first.
+    """
+
+    def __init__(self, anchors: Anchors, options: GroupOptions, seed: int, n_blocks: int) -> None:
+        self.anchors, self.options, self.seed, self.n_blocks = anchors, options, seed, n_blocks
+
+    def __len__(self) -> int:
+        return self.n_blocks
+
+    def __getitem__(self, number: int) -> Block:
+        """Make a block."""
+        if not 0 <= number < self.n_blocks:
+            raise IndexError(number)
+        rng = np.random.default_rng([self.seed, number, 0])
+        images = np.empty((self.options.block_groups * GROUP, *self.anchors.size), np.uint8)
+        people = np.empty(len(images), np.int64)
+        for cluster in range(self.options.block_groups // _CLUSTER):
+            first = int(rng.integers(len(self.anchors)))
+            alike = rng.permutation(self.anchors.alike[first])[: _CLUSTER - 1].tolist()
+            alike += rng.integers(len(self.anchors), size=_CLUSTER - 1 - len(alike)).tolist()
+            for k, i in enumerate([first, *alike]):
+                at = (cluster * _CLUSTER + k) * GROUP
+                images[at : at + GROUP] = self._group(int(i), rng)
+                people[at : at + GROUP] = self.anchors.people[i]
+        return Block(images, people)
+
+    def _group(self, i: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+        anchor = self.anchors.images[i].astype(np.float32) / np.float32(255)
+        other = self.anchors.neighbour(i, rng)
+        made = [
+            anchor,
+            degrade(anchor, rng),
+            _changed(anchor, rng, _NEAR_PX),
+            _changed(anchor, rng, _STRONG_PX),
+            degrade(self.anchors.images[other].astype(np.float32) / np.float32(255), rng)
+            if other is not None
+            else _changed(anchor, rng, _NEAR_PX),
+        ]
+        return np.stack([np.rint(image * 255).astype(np.uint8) for image in made])
+
+
+def _changed(
+    image: NDArray[np.float32], rng: np.random.Generator, amplitudes: tuple[float, float]
+) -> NDArray[np.float32]:
+    amplitude = math.exp(rng.uniform(math.log(amplitudes[0]), math.log(amplitudes[1])))
+    return near_copy(image, rng, amplitude_px=(0.7 * amplitude, amplitude))
+
+
+def draw_step(block: Block, options: GroupOptions, seed: int, number: int, step: int) -> Step:
+    """Take the images of one step of a block, with the SSIM of all pairs.
+
+    SSIM is that of the published recipes: of the z-scored images, 7 x 7 windows, the range of the first image.
+
+    Args:
+        block: What to take them from.
+        options: As the block was made.
+        seed: As the block was made.
+        number: Of the block.
+        step: 0 to ``options.block_steps - 1``.
+    """
+    per_pass = options.block_groups // options.step_groups
+    n_clusters = options.block_groups // _CLUSTER
+    order = np.random.default_rng([seed, number, 1 + step // per_pass]).permutation(n_clusters)
+    per_step = options.step_groups // _CLUSTER
+    chosen = order[step % per_pass * per_step :][:per_step]
+    span = _CLUSTER * GROUP
+    rows = (chosen[:, None] * span + np.arange(span)).ravel()
+    images, people = block.images[rows], block.people[rows]
+    similarity = similarity_matrix("ssim", images, images, data_range=None, with_z_score=True)
+    return Step(images, people, similarity.astype(np.float32))

@@ -1,0 +1,289 @@
+"""The training loop: plain steps on Accelerate, which can be killed at any point and goes on to the same bits."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+
+from deepssim.progress import Progress
+from deepssim.train.augment import Augmentation, augment
+from deepssim.train.loss import contrast, cosine_error
+from deepssim.train.run_folder import RunFolder
+from deepssim.train.validation import Validation
+
+__all__ = ["Batch", "Schedule", "Source", "train_encoder"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Images and pairs among them.
+
+    Attributes:
+        images: ``(n, 1, height, width)`` float32 in [0, 1].
+        left: ``(p,)`` places of the first images of pairs.
+        right: Of the second.
+        target: ``(p,)`` similarity of the pairs.
+        people: ``(n,)`` where images come in groups whose copies are to find each other, else None.
+        group_size: Images of a group.
+        n_copies: Copies of one image, the first of a group.
+    """
+
+    images: Tensor
+    left: Tensor
+    right: Tensor
+    target: Tensor
+    people: Tensor | None = None
+    group_size: int = 0
+    n_copies: int = 0
+
+
+class Source(Protocol):
+    """Where batches come from: step n is the same whenever it is asked for."""
+
+    def steps(self, first: int) -> Iterator[Batch]:
+        """Yield the batches from a step on, without end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast.
+
+    Attributes:
+        steps: Updates of the weights.
+        learning_rate: Highest, of the head.
+        weight_decay: AdamW's, on matrices alone.
+        warm_up: Part of the steps in which the rate rises.
+        is_cosine: Whether it then falls to zero; else it stays.
+        clip: Largest norm of the gradient.
+        accumulate: Batches of an update.
+        average: Decay of the average of the weights that is kept beside them; 0: none.
+        even_bins: See `cosine_error`.
+        contrast: Weight of `contrast`.
+        temperature: Of it.
+        validate_every: Steps between looks at the validation set.
+        save_every: Steps between saved states.
+        patience: Looks without a better one after which training ends; 0: never.
+        shrink: The encoder's input is so many times smaller than the images; by averaging, after views.
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-3
+    warm_up: float = 0.0
+    is_cosine: bool = False
+    clip: float = 1.0
+    accumulate: int = 1
+    average: float = 0.0
+    even_bins: bool = False
+    contrast: float = 0.0
+    temperature: float = 0.05
+    validate_every: int = 500
+    save_every: int = 200
+    patience: int = 0
+    shrink: int = 1
+
+
+def train_encoder(
+    encoder: nn.Module,
+    groups: list[dict[str, Any]],
+    source: Source,
+    validation: Validation,
+    augmentation: Augmentation,
+    schedule: Schedule,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    progress: Progress,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Train an encoder, from where its folder left off.
+
+    Args:
+        encoder: Raw grey images to embeddings of unit norm.
+        groups: Parameter groups of the optimiser, each with ``params`` and ``lr``.
+        source: Batches; of this process, where there are several.
+        validation: Looked at every so often; selects the best weights.
+        augmentation: How training images are seen.
+        schedule: How long and how fast.
+        folder: Where checkpoints and figures go.
+        accelerator: Devices, precision and processes.
+        progress: Told of steps.
+        seed: Of views and dropout.
+
+    Returns:
+        The figures of the best weights.
+    """
+    state = _State(encoder, groups, schedule, folder, accelerator, seed)
+    state.resume()
+    device = accelerator.device
+    with progress.track("training", schedule.steps) as advance:
+        advance(state.step)
+        began, losses = time.monotonic(), []
+        for batch in source.steps(state.step * schedule.accumulate):
+            if state.step >= schedule.steps or state.is_tired():
+                break
+            with accelerator.accumulate(state.model):
+                loss, parts = _loss(state.model, batch, augmentation, schedule, state.views(), device)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(state.model.parameters(), schedule.clip)
+                state.optimizer.step()
+                state.optimizer.zero_grad()
+            losses.append(parts)
+            if not accelerator.sync_gradients:
+                continue
+            state.after_update()
+            advance(1)
+            is_last = state.step == schedule.steps
+            if state.step % schedule.validate_every == 0 or is_last:
+                figures = validation.measure(state.averaged, device)
+                means = {name: sum(p[name] for p in losses) / len(losses) for name in losses[0]}
+                seconds = time.monotonic() - began
+                state.keep_figures({**means, **figures, "seconds": round(seconds, 1)})
+                progress.status(_line(state.step, means, figures))
+                began, losses = time.monotonic(), []
+            if state.step % schedule.save_every == 0 or is_last:
+                state.save()
+    return state.best
+
+
+def _loss(
+    model: nn.Module, batch: Batch, augmentation: Augmentation, schedule: Schedule, views: torch.Generator,
+    device: torch.device,
+) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+    images = augment(batch.images.to(device), augmentation, views)
+    if schedule.shrink > 1:
+        images = nn.functional.avg_pool2d(images, schedule.shrink)
+    embeddings = model(images)
+    cosine = (embeddings[batch.left.to(device)] * embeddings[batch.right.to(device)]).sum(1)
+    error = cosine_error(cosine, batch.target.to(device), even_bins=schedule.even_bins)
+    parts = {"loss": float(error.detach())}
+    if not schedule.contrast or batch.people is None:
+        return error, parts
+    apart = contrast(embeddings, batch.people.to(device), batch.group_size, batch.n_copies, schedule.temperature)
+    return error + schedule.contrast * apart, {**parts, "contrast": float(apart.detach())}
+
+
+def _line(step: int, means: dict[str, float], figures: dict[str, float]) -> str:
+    shown = {"loss": means["loss"], **{k: v for k, v in figures.items() if k != "selection"}}
+    return f"step {step}: " + ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in shown.items())
+
+
+class _State:
+    """All that changes while training."""
+
+    def __init__(
+        self, encoder: nn.Module, groups: list[dict[str, Any]], schedule: Schedule, folder: RunFolder,
+        accelerator: Accelerator, seed: int,
+    ) -> None:  # fmt: skip
+        self.schedule, self.folder, self.accelerator, self.seed = schedule, folder, accelerator, seed
+        self.step, self.best, self.looks_since_best = 0, {"selection": math.inf}, 0
+        optimizer = torch.optim.AdamW(_decayed(groups, schedule.weight_decay), betas=(0.9, 0.999))
+        self.encoder = encoder
+        self.model, self.optimizer = accelerator.prepare(encoder, optimizer)
+        self.scheduler = LambdaLR(self.optimizer.optimizer, self._rate)
+        self._average = AveragedModel(encoder, avg_fn=self._mix, use_buffers=True) if schedule.average else None
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The encoder that is looked at and kept."""
+        return self._average.module if self._average is not None else self.encoder
+
+    def _rate(self, step: int) -> float:
+        schedule = self.schedule
+        warm = schedule.warm_up * schedule.steps
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        if not schedule.is_cosine:
+            return 1.0
+        return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1.0, schedule.steps - warm)))
+
+    def _mix(self, average: Tensor, now: Tensor, n: int | Tensor) -> Tensor:
+        decay = min(self.schedule.average, (1.0 + float(n)) / (10.0 + float(n)))
+        return average + (now - average) * (1.0 - decay) if average.is_floating_point() else now
+
+    def views(self) -> torch.Generator:
+        """Return the source of the views of the batch to come: a function of seed, process and position."""
+        position = self.step * 1_000 + self._batch
+        generator = torch.Generator()
+        generator.manual_seed((self.seed * 1_000_003 + position) * 4_096 + self.accelerator.process_index)
+        self._batch += 1
+        return generator
+
+    _batch = 0
+
+    def after_update(self) -> None:
+        """Count a step."""
+        self.scheduler.step()
+        self.step += 1
+        self._batch = 0
+        if self._average is not None:
+            self._average.update_parameters(self.accelerator.unwrap_model(self.model))
+
+    def is_tired(self) -> bool:
+        """Whether the last looks brought nothing."""
+        return 0 < self.schedule.patience <= self.looks_since_best
+
+    def keep_figures(self, figures: dict[str, float]) -> None:
+        """Log figures, and keep the weights if they are the best so far."""
+        is_best = figures["selection"] < self.best["selection"]
+        self.looks_since_best = 0 if is_best else self.looks_since_best + 1
+        if is_best:
+            self.best = {"step": self.step, **figures}
+        self.accelerator.log(figures, step=self.step)
+        if not self.accelerator.is_main_process:
+            return
+        rate = self.scheduler.get_last_lr()[-1]
+        self.folder.log({"step": self.step, **figures, "learning_rate": rate, "is_best": is_best})
+        self.folder.save_weights("last", self.averaged.state_dict(), figures)
+        if is_best:
+            self.folder.save_weights("best", self.averaged.state_dict(), figures)
+
+    def save(self) -> None:
+        """Write all that a resumed run needs."""
+        if self.accelerator.is_main_process:
+            self.folder.save_state(
+                {
+                    "step": self.step,
+                    "best": dict(self.best),
+                    "looks_since_best": self.looks_since_best,
+                    "encoder": self.accelerator.unwrap_model(self.model).state_dict(),
+                    "average": self._average.state_dict() if self._average is not None else {},
+                    "optimizer": self.optimizer.state_dict(),
+                    "scheduler": self.scheduler.state_dict(),
+                    "random": torch.get_rng_state(),
+                }
+            )
+
+    def resume(self) -> None:
+        """Go on from the folder's state, if it has one."""
+        state = self.folder.read_state()
+        if state is None:
+            return
+        self.step, self.best, self.looks_since_best = state["step"], state["best"], state["looks_since_best"]
+        self.accelerator.unwrap_model(self.model).load_state_dict(state["encoder"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        torch.set_rng_state(state["random"])
+        self.folder.cut_log(self.step)
+
+
+def _decayed(groups: list[dict[str, Any]], weight_decay: float) -> list[dict[str, Any]]:
+    """Split groups: biases, norms and other vectors are not drawn towards zero."""
+    out = []
+    for group in groups:
+        rest = {name: value for name, value in group.items() if name != "params"}
+        params = [p for p in group["params"] if p.requires_grad]
+        out.append({**rest, "params": [p for p in params if p.ndim > 1], "weight_decay": weight_decay})
+        out.append({**rest, "params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0})
+    return [group for group in out if group["params"]]

@@ -1,0 +1,75 @@
+"""Pictures of a training run: curves of its figures, and predicted against true similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepssim.disk import replacing
+from deepssim.extras import require
+
+__all__ = ["plot_curves", "plot_predictions"]
+
+
+def plot_curves(log: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw loss, MAE and shares found against the step, as a PNG.
+
+    Args:
+        log: Lines of ``metrics.jsonl``.
+        path: The file.
+    """
+    require("matplotlib", "train")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    errors, shares = figure.subplots(1, 2)
+    steps = [line["step"] for line in log]
+    for name, label in (("loss", "training loss"), ("mae", "MAE, validation")):
+        errors.plot(steps, [line.get(name, np.nan) for line in log], label=label)
+    errors.set(xlabel="step", ylim=(0, None), title="Error of the cosine")
+    for name in [name for name in (log[0] if log else {}) if "_in_" in name]:
+        shares.plot(steps, [line.get(name, np.nan) for line in log], label=name.replace("_", " "))
+    shares.set(xlabel="step", ylim=(0, 1.02), title="Source among the k nearest")
+    for axes in (errors, shares):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def plot_predictions(target: NDArray[np.float32], cosine: NDArray[np.float32], path: Path) -> None:
+    """Draw predicted against true similarity, with the mean absolute error of each tenth, as a PNG.
+
+    Args:
+        target: ``(p,)`` true similarity.
+        cosine: ``(p,)`` of the embeddings.
+        path: The file.
+    """
+    require("matplotlib", "train")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    cloud, bars = figure.subplots(1, 2, width_ratios=(1.1, 1))
+    low = float(min(0.0, target.min(), cosine.min()))
+    cloud.plot([low, 1], [low, 1], color="0.6", linewidth=1)
+    cloud.scatter(target, cosine, s=5, alpha=0.35, linewidths=0)
+    cloud.set(xlabel="SSIM", ylabel="cosine of the embeddings", xlim=(low, 1.01), ylim=(low, 1.01), aspect="equal")
+    cloud.set_title(f"{len(target):,} pairs, MAE {np.abs(cosine - target).mean():.4f}")
+    edges = np.linspace(0, 1, 11)
+    place = np.clip((target * 10).astype(int), 0, 9)
+    errors = [np.abs(cosine - target)[place == k].mean() if (place == k).any() else 0.0 for k in range(10)]
+    bars.bar(edges[:-1] + 0.05, errors, width=0.085)
+    bars.set(xlabel="SSIM", ylabel="mean absolute error", title="By tenth of the similarity")
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

@@ -1,0 +1,255 @@
+"""A training run from what was asked to its folder of weights, figures and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from deepssim.disk import locked
+from deepssim.errors import UsageError
+from deepssim.extras import require
+from deepssim.images import ImageOptions, list_images
+from deepssim.models.checkpoint import Description, build_encoder, load_encoder
+from deepssim.progress import Progress, Silent
+from deepssim.train.anchors import Anchors, read_anchors
+from deepssim.train.group_source import GroupSource
+from deepssim.train.groups import GROUP, GroupOptions
+from deepssim.train.loop import Schedule, Source, train_encoder
+from deepssim.train.pair_source import PairSource, PairValidation, read_pairs
+from deepssim.train.plots import plot_curves, plot_predictions
+from deepssim.train.recipes import Recipe, recipe_named
+from deepssim.train.run_folder import RunFolder
+from deepssim.train.validation import RetrievalValidation
+
+__all__ = ["Result", "TrainOptions", "train"]
+
+DEVICES = ("auto", "cpu", "cuda")
+_STEP_MULTIPLE = 4 * GROUP
+_LOOKS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """What is asked of a run. None: what the recipe says.
+
+    Attributes:
+        recipe: Its name.
+        images: Folder of images: of the pairs' keys, or of real images that partners are made of.
+        pairs: CSV of pairs; None: partners are made (recipe ``lite`` alone).
+        validation_images: Folder of real images of people who select the weights; None: a part of the people.
+        out: Folder of the run.
+        name: Of the metric.
+        group_by: Who is who, where partners are made; see `deepssim.images.ImageOptions`.
+        valid_part: Part of the people who select the weights, without `validation_images`.
+        size: Rows and columns that images are brought to.
+        dim: Elements of an embedding.
+        epochs: Passes over the pairs.
+        steps: Updates, where partners are made.
+        batch_size: See `Recipe`.
+        learning_rate: See `Recipe`.
+        weight_decay: See `Recipe`.
+        dropout: See `Recipe`.
+        weights: ``"imagenet"``, ``"none"`` or a file of backbone weights.
+        device: One of `DEVICES`.
+        workers: Processes that read images or make partners.
+        accumulate: Batches of an update.
+        patience: Looks at the validation set without a better one after which training ends; 0: never.
+        validate_every: Steps between looks; 0: forty looks in all.
+        save_every: Steps between saved states.
+        tensorboard: Whether figures also go to TensorBoard files in the folder.
+        wandb: ``"offline"`` or ``"online"``: whether they also go to Weights & Biases; ``"no"``.
+        seed: Of every draw.
+    """
+
+    recipe: str
+    images: Path
+    out: Path
+    pairs: Path | None = None
+    validation_images: Path | None = None
+    name: str | None = None
+    group_by: str = "auto"
+    valid_part: float = 0.15
+    size: tuple[int, int] | None = None
+    dim: int = 256
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    dropout: float | None = None
+    weights: str | None = None
+    device: str = "auto"
+    workers: int = 1
+    accumulate: int = 1
+    patience: int = 0
+    validate_every: int = 0
+    save_every: int = 500
+    tensorboard: bool = False
+    wandb: str = "no"
+    seed: int = 0
+
+    def merged(self) -> Recipe:
+        """Return the recipe with what was asked instead."""
+        recipe = recipe_named(self.recipe)
+        names = ("size", "epochs", "steps", "batch_size", "learning_rate", "weight_decay", "dropout")
+        return replace(recipe, **{n: getattr(self, n) for n in names if getattr(self, n) is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        folder: Holds ``best.safetensors``, ``last.safetensors``, ``metrics.jsonl``, ``curves.png``,
+            ``predictions.png``.
+        best: Figures of the best weights, with their step.
+    """
+
+    folder: Path
+    best: Mapping[str, float]
+
+
+def train(options: TrainOptions, progress: Progress | None = None) -> Result:
+    """Train an encoder, or go on with a run that was killed.
+
+    Raises:
+        UsageError: An option cannot be, or the folder holds another run.
+        MetricError: Weights do not fit.
+    """
+    progress = progress or Silent()
+    recipe = options.merged()
+    accelerator = _accelerator(options, recipe)
+    described = _describe(options, recipe)
+    # Settings that change no result (where it runs, how often it saves) may differ when a run goes on.
+    free = {"out", "device", "workers", "save_every", "tensorboard", "wandb"}
+    asked = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items() if k not in free}
+    folder = RunFolder(options.out, described, asked)
+    with locked(folder.path):
+        return _train(options, recipe, folder, accelerator, progress)
+
+
+def _train(
+    options: TrainOptions, recipe: Recipe, folder: RunFolder, accelerator: Accelerator, progress: Progress
+) -> Result:
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)  # restored afterwards: initial weights and dropout
+        encoder = build_encoder(folder.description)
+        groups = _prepare(encoder, options, recipe)
+        seed = options.seed + 7_919 * accelerator.process_index
+        source, validation, n_steps = _data(options, recipe, seed, accelerator)
+        schedule = _schedule(options, recipe, n_steps)
+        best = train_encoder(
+            encoder, groups, source, validation, recipe.augmentation, schedule, folder, accelerator, progress,
+            options.seed,
+        )  # fmt: skip
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        plot_curves(folder.read_log(), folder.path / "curves.png")
+        kept, _ = load_encoder(folder.path / "best.safetensors")
+        plot_predictions(*validation.predictions(kept, torch.device("cpu")), folder.path / "predictions.png")
+    return Result(folder.path, best)
+
+
+def _accelerator(options: TrainOptions, recipe: Recipe) -> Accelerator:
+    if options.device not in DEVICES:
+        raise UsageError(f"device is {options.device!r}: it must be one of {', '.join(DEVICES)}")
+    has_cuda = torch.cuda.is_available()
+    if options.device == "cuda" and not has_cuda:
+        raise UsageError("no CUDA device that this PyTorch can use; give --device cpu, or install a build for your GPU")
+    on_cpu = options.device == "cpu" or not has_cuda
+    precision = "bf16" if recipe.mixed_precision and not on_cpu else "no"
+    trackers = ["tensorboard"] * options.tensorboard + ["wandb"] * (options.wandb != "no")
+    for tracker in trackers:
+        require(tracker, "train" if tracker == "tensorboard" else "wandb")
+    accelerator = Accelerator(
+        cpu=on_cpu, mixed_precision=precision, gradient_accumulation_steps=options.accumulate,
+        log_with=trackers or None, project_dir=str(options.out),
+    )  # fmt: skip
+    if trackers:
+        # Names alone: paths and images of patients stay here.
+        settings = {"recipe": recipe.name, "seed": options.seed}
+        accelerator.init_trackers("deepssim", settings, {"wandb": {"mode": options.wandb, "dir": str(options.out)}})
+    return accelerator
+
+
+def _describe(options: TrainOptions, recipe: Recipe) -> Description:
+    arguments = {**recipe.arguments, "dim": options.dim, "dropout": recipe.dropout}
+    height, width = recipe.input_size
+    name = options.name or recipe.name.replace("+", "p")
+    return Description(
+        recipe.architecture, arguments, height, width, name, {"recipe": recipe.name, "seed": options.seed}
+    )
+
+
+def _prepare(encoder: nn.Module, options: TrainOptions, recipe: Recipe) -> list[dict[str, Any]]:
+    """Load and freeze what the recipe says; return the optimiser's groups."""
+    weights = options.weights or ("imagenet" if recipe.needs_imagenet else "none")
+    if not recipe.needs_imagenet:
+        if weights != "none":
+            raise UsageError(f"the recipe {recipe.name} starts from nothing: leave --weights out")
+        encoder.to(memory_format=torch.channels_last)
+        return [{"params": list(encoder.parameters()), "lr": recipe.learning_rate}]
+    from deepssim.models.convnext import ConvNext, load_imagenet
+
+    assert isinstance(encoder, ConvNext)
+    if weights != "none":
+        load_imagenet(encoder, weights)
+        if recipe.freezes_stem:
+            encoder.freeze_stem()
+    return encoder.parameter_groups(recipe.learning_rate, recipe.decay)
+
+
+def _data(
+    options: TrainOptions, recipe: Recipe, seed: int, accelerator: Accelerator
+) -> tuple[Source, RetrievalValidation | PairValidation, int]:
+    """Return batches, the validation set, and updates in all."""
+    if options.pairs is not None:
+        lists = read_pairs(options.pairs, options.images)
+        if not recipe.epochs:
+            raise UsageError(f"the recipe {recipe.name} counts epochs of a list of pairs: give --epochs")
+        per_epoch = max(1, len(lists["train"]) // (recipe.batch_size * accelerator.num_processes * options.accumulate))
+        n_steps = recipe.epochs * per_epoch
+        source = PairSource(lists["train"], recipe.size, recipe.batch_size, seed, n_steps * options.accumulate,
+                            options.workers)  # fmt: skip
+        return source, PairValidation(lists["valid"], recipe.size, recipe.shrink), n_steps
+    if not recipe.steps:
+        raise UsageError(f"the recipe {recipe.name} learns from a list of pairs: give --dataset-csv (deepssim pairs)")
+    if recipe.batch_size % _STEP_MULTIPLE:
+        raise UsageError(f"batches of made partners are a multiple of {_STEP_MULTIPLE} images, not {recipe.batch_size}")
+    training, selecting = _people(options, recipe.size)
+    groups = GroupOptions(step_groups=recipe.batch_size // GROUP)
+    groups = replace(groups, block_groups=groups.step_groups * max(1, groups.block_groups // groups.step_groups))
+    made = GroupSource(training, groups, seed, recipe.steps * options.accumulate, options.workers)
+    return made, RetrievalValidation.of(selecting, training, recipe.input_size, seed=options.seed), recipe.steps
+
+
+def _people(options: TrainOptions, size: tuple[int, int]) -> tuple[Anchors, Anchors]:
+    reading = ImageOptions(group_by=options.group_by)
+    anchors = read_anchors(list_images(options.images, reading), size)
+    if options.validation_images is not None:
+        return anchors, read_anchors(list_images(options.validation_images, reading), size)
+    people = np.random.default_rng([options.seed, 10]).permutation(int(anchors.people.max()) + 1)
+    n_valid = round(options.valid_part * len(people))
+    if not 2 <= n_valid <= len(people) - 2:
+        raise UsageError(
+            f"{options.valid_part:g} of {len(people)} people leave {n_valid} to select the weights and "
+            f"{len(people) - n_valid} to train on: two of each are needed at least"
+        )
+    is_valid = np.isin(anchors.people, people[:n_valid])
+    return anchors.subset(~is_valid), anchors.subset(is_valid)
+
+
+def _schedule(options: TrainOptions, recipe: Recipe, n_steps: int) -> Schedule:
+    every = options.validate_every or max(1, n_steps // _LOOKS)
+    return Schedule(
+        n_steps, recipe.learning_rate, recipe.weight_decay, recipe.warm_up, recipe.is_cosine,
+        accumulate=options.accumulate, average=recipe.average, even_bins=recipe.even_bins, contrast=recipe.contrast,
+        validate_every=every, save_every=options.save_every, patience=options.patience, shrink=recipe.shrink,
+    )  # fmt: skip
