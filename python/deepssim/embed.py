@@ -31,6 +31,26 @@ def available_providers() -> list[str]:
     return list(require("onnxruntime", "cpu").get_available_providers())
 
 
+def run_graph(model: bytes, images: NDArray[np.float32], threads: int = 0) -> NDArray[np.float32]:
+    """Run a graph of one input and one output once, on the CPU: what an export is compared with.
+
+    Args:
+        model: The ONNX file.
+        images: ``(n, 1, height, width)``, n as it is: no batch is padded.
+        threads: Of ONNX Runtime; 0: its own choice.
+
+    Returns:
+        ``(n, dim)``.
+    """
+    runtime = require("onnxruntime", "cpu")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    (result,) = session.run(None, {session.get_inputs()[0].name: images})
+    return np.asarray(result, np.float32)
+
+
 class Encoder:
     """A metric bundle, ready to run.
 

@@ -7,6 +7,19 @@ from typing import Any
 
 from deepssim.errors import MissingDependencyError
 
+# What training and export need, all of the extra ``train``.
+_TRAINING = ("torch", "torchvision", "accelerate", "safetensors", "onnxscript")
+
+
+def require_training() -> None:
+    """Import what training and export need.
+
+    Raises:
+        MissingDependencyError: Something is not installed.
+    """
+    for module in _TRAINING:
+        require(module, "train")
+
 
 def require(module: str, extra: str) -> Any:
     """Import an optional module.

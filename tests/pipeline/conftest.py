@@ -1,11 +1,7 @@
-"""A small cohort on disk, made once a session, and the program as a user runs it."""
+"""A small cohort on disk, made once a session."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,15 +44,3 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
         else:
             save(root / "synthetic" / f"other-{number:02d}.png", degrade(image, rng))
     return Cohort(root / "real", root / "synthetic", root / "holdout", copies)
-
-
-@pytest.fixture(scope="session")
-def deepssim() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return what runs the command line in a process of its own, with more environment where it is given."""
-
-    def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from deepssim.cli import main; main()", *map(str, arguments)]
-        env = {**os.environ, **environment}
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=env)
-
-    return run

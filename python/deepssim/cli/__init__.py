@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "Audit a made-up cohort with planted copies: see the whole thing work.",
     "doctor": "Say what is installed, what really loads, and what to install.",
     "embed": "Embed images into a store.",
+    "export": "Export a trained encoder as a metric bundle in ONNX.",
     "info": "Describe a store, a metric bundle, a calibration or an audit.",
     "matrix": "Compare every real image with every synthetic one: SSIM, FSIM or correlation.",
     "report": "Make the report of an audit again, with or without images.",

@@ -30,7 +30,7 @@ def command() -> None:
 @click.option("--dataset-images-dir", "images", required=True, type=click.Path(path_type=Path, exists=True),
               help="Folder of images: of the keys of the pairs, or real ones that partners are made of.")  # fmt: skip
 @click.option("--dataset-csv", "pairs", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Pairs: real_key, synth_key, ssim, split (deepssim pairs). Without: partners are made.")  # fmt: skip
+              help="Pairs: real_key, synth_key, ssim, split. Without: partners are made.")  # fmt: skip
 @click.option("--validation-images-dir", "validation_images", type=click.Path(path_type=Path, exists=True),
               help="Real images of people who select the weights; without: a part of the people.")  # fmt: skip
 @click.option("--exp-name", "name", required=True, help="Name of the run, of its folder and of the metric.")
@@ -76,10 +76,9 @@ def encoder(name: str, out: Path | None, use_gpu: bool, as_json: bool, quiet: bo
     deepssim train encoder --recipe deepssim --dataset-images-dir data/ --dataset-csv pairs.csv --exp-name first
     """
     from deepssim.cli._progress import make_progress
-    from deepssim.extras import require
+    from deepssim.extras import require_training
 
-    require("torch", "train")
-    require("accelerate", "train")
+    require_training()
     from deepssim.train.run import TrainOptions, train
 
     folder = out if out is not None else Path("runs") / name

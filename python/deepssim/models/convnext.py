@@ -40,6 +40,32 @@ class ConvNext(nn.Module):
         assert isinstance(features, nn.Sequential)
         self.feature_extractor = features
 
+    @property
+    def stem(self) -> nn.Conv2d:
+        """The first convolution."""
+        first = self.feature_extractor[0]
+        assert isinstance(first, nn.Sequential)
+        layer = first[0]
+        assert isinstance(layer, nn.Conv2d)
+        return layer
+
+    def grey(self, images: Tensor) -> Tensor:
+        """Normalise images ``(n, 1, height, width)`` and repeat them for the channels that the stem takes."""
+        normalised: Tensor = self.intensity(images)
+        return normalised.expand(-1, self.stem.in_channels, -1, -1)
+
+    def fold_channels(self) -> None:
+        """Let the stem take one channel: three equal ones under three kernels are one under their sum."""
+        stem = self.stem
+        folded = nn.Conv2d(1, stem.out_channels, stem.kernel_size, stem.stride)  # type: ignore[arg-type]
+        with torch.no_grad():
+            folded.weight.copy_(stem.weight.double().sum(1, keepdim=True))
+            if stem.bias is not None and folded.bias is not None:
+                folded.bias.copy_(stem.bias)
+        first = self.feature_extractor[0]
+        assert isinstance(first, nn.Sequential)
+        first[0] = folded.to(stem.weight.device)
+
     def stages(self) -> list[nn.Sequential]:
         """Return the four stages, each with the layer before it."""
         return [self.feature_extractor[first:last] for first, last in _STAGES]
@@ -82,8 +108,7 @@ class ConvNextBase(ConvNext):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed raw grey images ``(n, 1, height, width)``; returns ``(n, dim)`` of unit norm."""
-        grey = self.intensity(images).expand(-1, 3, -1, -1)
-        embedded: Tensor = self.fc(self.feature_extractor(grey))
+        embedded: Tensor = self.fc(self.feature_extractor(self.grey(images)))
         return unit_rows(embedded)
 
 
@@ -108,7 +133,7 @@ class ConvNextTinyGeM(ConvNext):
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed raw grey images ``(n, 1, height, width)``; returns ``(n, dim)`` of unit norm."""
-        features = self.intensity(images).expand(-1, 3, -1, -1)
+        features = self.grey(images)
         pooled = []
         for (first, last), pool in zip(_STAGES, self.pools, strict=True):
             features = self.feature_extractor[first:last](features)

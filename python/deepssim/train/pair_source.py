@@ -75,7 +75,7 @@ def read_pairs(path: Path, folder: Path) -> dict[str, PairList]:
         raise UsageError(f"{path} cannot be read: {error}") from error
     for split, pairs in lists.items():
         if not len(pairs):
-            raise UsageError(f"{path} has no pairs of the split {split}: deepssim pairs writes both")
+            raise UsageError(f"{path} has no pairs of the split {split}")
         for key in (*pairs.real[:3], *pairs.synthetic[:3]):
             if not (folder / file_of(key)).is_file():
                 raise UsageError(f"{folder} has no {file_of(key)}, which {path} names as {one_line(key)}")

@@ -220,7 +220,7 @@ def _data(
                             options.workers)  # fmt: skip
         return source, PairValidation(lists["valid"], recipe.size, recipe.shrink), n_steps
     if not recipe.steps:
-        raise UsageError(f"the recipe {recipe.name} learns from a list of pairs: give --dataset-csv (deepssim pairs)")
+        raise UsageError(f"the recipe {recipe.name} learns from a list of pairs: give --dataset-csv")
     if recipe.batch_size % _STEP_MULTIPLE:
         raise UsageError(f"batches of made partners are a multiple of {_STEP_MULTIPLE} images, not {recipe.batch_size}")
     training, selecting = _people(options, recipe.size)

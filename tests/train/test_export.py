@@ -1,0 +1,118 @@
+"""Encoders as metric bundles: the same embeddings, from any number of images, through the command line too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+from deepssim.embed import Encoder, run_graph  # noqa: E402
+from deepssim.errors import MetricError  # noqa: E402
+from deepssim.export import export_encoder  # noqa: E402
+from deepssim.metric import METADATA_KEY, load_metric  # noqa: E402
+from deepssim.models.blocks import ZScore  # noqa: E402
+from deepssim.models.checkpoint import Description, build_encoder, save_encoder  # noqa: E402
+from deepssim.models.convnext import ConvNextTinyGeM  # noqa: E402
+from deepssim.phantom import make_cohort  # noqa: E402
+from deepssim.store import Store  # noqa: E402
+
+TINY = Description("lite", {"dim": 16, "widths": [8, 12, 16], "depths": [1, 1], "hidden": 24}, 34, 28, name="tiny")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = build_encoder(TINY)
+        made(torch.rand(64, 1, 34, 28))  # running means of the batch norms
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def bundle(encoder, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "tiny.onnx"
+    images = [image for _, _, image in make_cohort(3, 1, seed=0)]
+    made = export_encoder(encoder, TINY, path, text="A tiny one.", licence="MIT", images=images)
+    assert made.error < 1e-5
+    assert made.n_images == 3
+    return path
+
+
+def test_embeddings_are_pytorchs_at_any_batch_size(encoder, bundle):
+    images = np.random.default_rng(1).random((37, 1, 34, 28), np.float32) * 3000 - 1000
+    with torch.no_grad():
+        expected = encoder(torch.from_numpy(images)).numpy()
+    for n in (1, 3, 37):
+        np.testing.assert_allclose(run_graph(bundle.read_bytes(), images[:n]), expected[:n], atol=1e-5)
+    np.testing.assert_allclose(Encoder(load_metric(str(bundle))).encode(list(images[:, 0])), expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
+
+
+def test_the_bundle_says_what_it_is(bundle):
+    metric = load_metric(str(bundle))
+    assert (metric.name, metric.height, metric.width, metric.dim) == ("tiny", 34, 28, 16)
+    assert (metric.description, metric.licence) == ("A tiny one.", "MIT")
+    import onnx
+
+    model = onnx.load(bundle)
+    described = json.loads(next(p.value for p in model.metadata_props if p.key == METADATA_KEY))
+    assert described["export"]["opset"] == 18 == model.opset_import[0].version
+    assert 0 <= described["export"]["largest_error"] < 1e-4
+    assert str(Path(__file__).parents[2]) not in str(model)
+
+
+def test_a_graph_that_computes_something_else_is_not_written(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepssim.export.run_graph", lambda model, images: run_graph(model, images) + 2e-4)
+    with pytest.raises(MetricError, match="nothing was written"):
+        export_encoder(encoder, TINY, tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_exports_and_embeds_the_same(encoder, deepssim, tmp_path):
+    checkpoint = tmp_path / "best.safetensors"
+    save_encoder(checkpoint, encoder.state_dict(), TINY)
+    images = tmp_path / "images"
+    images.mkdir()
+    for i, (_, _, image) in enumerate(make_cohort(4, 1, seed=3)):
+        Image.fromarray((image * 255).astype(np.uint8)).resize((28, 34)).save(images / f"{i}.png")
+    out = tmp_path / "mine.onnx"
+    done = deepssim("export", checkpoint, "--out", out, "--images", images, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n_images"] == 4
+    done = deepssim("embed", images, "--metric", out, "--out", tmp_path / "store", "--quiet")
+    assert done.returncode == 0, done.stderr
+    pixels = np.stack([np.asarray(Image.open(images / f"{i}.png"), np.float32) for i in range(4)])[:, None]
+    with torch.no_grad():
+        expected = encoder(torch.from_numpy(pixels)).numpy()
+    found = np.empty_like(expected)
+    Store(tmp_path / "store").read_rows(0, found)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    done = deepssim("export", images / "0.png", "--out", out)
+    assert done.returncode == 1
+    assert "cannot be read as a checkpoint" in done.stderr
+
+
+def test_a_folded_stem_computes_the_same():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ConvNextTinyGeM(dim=8).eval()
+    images = torch.rand(2, 1, 40, 32) * 255
+    with torch.no_grad():
+        expected = network(images)
+        network.fold_channels()
+        assert network.stem.in_channels == 1
+        torch.testing.assert_close(network(images), expected, atol=1e-5, rtol=0)
+
+
+def test_the_intensity_rule_forgets_units_and_survives_constants():
+    rule = ZScore()
+    image = torch.rand(1, 1, 9, 9)
+    torch.testing.assert_close(rule(image * 4095 - 1000), rule(image), atol=1e-4, rtol=0)
+    assert torch.equal(rule(torch.full((2, 1, 4, 4), 7.0)), torch.zeros(2, 1, 4, 4))
+    torch.testing.assert_close(rule(image).square().mean(), torch.tensor(1.0))
