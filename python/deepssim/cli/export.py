@@ -10,7 +10,9 @@ from deepssim.cli._options import echo_json, talk_options
 
 
 @click.command("export")
-@click.argument("checkpoint", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--from-torchscript", "archive", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="A published checkpoint instead (best_model_jit.pt, or DeepSSIM++'s); nothing in it is executed.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.onnx", help="The metric bundle.")
 @click.option("--name", help="Of the metric.  [default: the run's]")
 @click.option("--images", type=click.Path(path_type=Path, exists=True),
@@ -20,7 +22,8 @@ from deepssim.cli._options import echo_json, talk_options
 @click.option("--licence", default="", help="Of the weights.")
 @talk_options
 def command(
-    checkpoint: Path,
+    checkpoint: Path | None,
+    archive: Path | None,
     out: Path,
     name: str | None,
     images: Path | None,
@@ -37,21 +40,29 @@ def command(
 
     \b
     deepssim export runs/mine/best.safetensors --out mine.onnx --images train/
-    deepssim audit train/ generated/ --metric mine.onnx --thresholds .76,.92
+    deepssim export --from-torchscript best_model_jit.pt --out deepssim.onnx --images train/
+    deepssim audit train/ generated/ --metric deepssim.onnx --thresholds .60,.85
     """
     from deepssim.errors import UsageError
     from deepssim.extras import require_training
 
     if out.suffix != ".onnx":
         raise UsageError(f"{out.name} must end in .onnx")
+    if (checkpoint is None) == (archive is None):
+        raise UsageError("give either a checkpoint of deepssim train or --from-torchscript FILE")
     require_training()
     from deepssim.cli._progress import make_progress
     from deepssim.export import export_encoder
     from deepssim.images import Image, list_images, read_tasks
     from deepssim.models.checkpoint import load_encoder
+    from deepssim.models.published import load_published
 
     progress = make_progress(quiet)
-    encoder, described = load_encoder(checkpoint)
+    if archive is not None:
+        encoder, described = load_published(archive)
+    else:
+        assert checkpoint is not None
+        encoder, described = load_encoder(checkpoint)
     real = []
     for result in read_tasks(list_images(images)) if images is not None else ():
         real += [item.pixels for item in result.items if isinstance(item, Image)]
