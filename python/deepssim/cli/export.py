@@ -12,7 +12,7 @@ from deepssim.cli._options import echo_json, talk_options
 @click.command("export")
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--from-torchscript", "archive", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="A published checkpoint instead (best_model_jit.pt, or DeepSSIM++'s); nothing in it is executed.")  # fmt: skip
+              help="A published checkpoint instead, best_model_jit.pt; nothing in it is executed.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.onnx", help="The metric bundle.")
 @click.option("--name", help="Of the metric.  [default: the run's]")
 @click.option("--images", type=click.Path(path_type=Path, exists=True),
