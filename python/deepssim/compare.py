@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepssim.aspect import are_across
 from deepssim.errors import ImageError, UsageError
-from deepssim.frames import are_across
 from deepssim.image_ops import (
     Evidence,
     RegisteredSimilarity,

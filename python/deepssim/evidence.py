@@ -14,10 +14,10 @@ from dataclasses import astuple, dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from deepssim.aspect import are_across, turned_first
 from deepssim.base import Found
 from deepssim.calibration import Calibration
 from deepssim.errors import StoreError, UsageError
-from deepssim.frames import are_across, turned_first
 from deepssim.image_ops import (
     Evidence,
     RegisteredSimilarity,

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deepssim.aspect import AspectRange
 from deepssim.base import READ_BYTES, Base, Found
 from deepssim.errors import MemoryLimitError, StoreError
-from deepssim.frames import Frames
 from deepssim.parts import Floats, Ints, Part, levels_by_score
 from deepssim.preparation import choice_bytes
 from deepssim.screening import Screen, choose_views
@@ -83,7 +83,7 @@ class Reference:
         rows: ``(n,)`` the store's rows that belong to the set, ascending.
         codes: ``(n,)`` group of each as a number, -1: none known.
         names: Group names by code.
-        frames: Ratios of height to width of the images.
+        aspects: Ratios of height to width of the images.
         base: What is searched; None until `load`.
     """
 
@@ -93,7 +93,7 @@ class Reference:
         self.rows: Ints = np.arange(len(store), dtype=np.int64) if rows is None else rows
         self.table = table if rows is None else table.take(pa.array(rows))
         self.table = self.table.combine_chunks()
-        self.frames = Frames.of(self.table)
+        self.aspects = AspectRange.of(self.table)
         encoded = pc.dictionary_encode(self.table["group"].combine_chunks())
         self.names: list[str] = encoded.dictionary.to_pylist()
         self.codes: Ints = np.asarray(pc.fill_null(encoded.indices.cast(pa.int64()), -1), np.int64)
@@ -318,7 +318,7 @@ class Matcher:
             return base.search(queries, k, threads=self.plan.threads, **options)
         sizes = [(s.height, s.width) for s in subjects] or [(0, 0)] * len(queries)
         # One look at a query for all sets: the holdout must not be seen another way than the real images.
-        across = self.real.frames.lie_across(sizes)
+        across = self.real.aspects.lie_across(sizes)
         return self.screen.search(base, queries, k, sizes=sizes, across=across, threads=self.plan.threads, **options)
 
     def _match(self, queries: Floats, first_row: int, subjects: Sequence[Subject]) -> Part:

@@ -154,7 +154,7 @@ class Collector:
         self.wanted = np.unique(tally.best_queries[tally.best_queries >= 0])
         self.wanted_ids: dict[int, str] = {}
         hashes = pc.unique(real.table["pixel_hash"].combine_chunks())
-        self._frames = real.frames
+        self._aspects = real.aspects
         self.real_hashes = hashes.filter(pc.not_equal(hashes, ""))
 
     def run(self, parts: Iterable[Part], records: TableStream) -> Outcome:
@@ -218,7 +218,7 @@ class Collector:
         outcome.histogram += histogram(part.values[:, 0])
         if part.is_verified:
             outcome.n_too_small += int(np.count_nonzero(part.evidence[:, 0, EVIDENCE_FIELDS.index("overlap")] == 0))
-        outcome.n_other_shape += self._frames.count_other(table)
+        outcome.n_other_shape += self._aspects.count_other(table)
         identical = pc.is_in(table["pixel_hash"], value_set=self.real_hashes)
         outcome.n_identical += int(pc.sum(identical).as_py() or 0)
         first, last = np.searchsorted(self.wanted, [part.first_row, part.first_row + len(part)])

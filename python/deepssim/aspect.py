@@ -1,4 +1,4 @@
-"""Frames of images: which ratios of height to width a set has, and which images lie across it.
+"""Ratios of height to width: which ones a set has, and which images lie across it.
 
 A slice stored along another axis is turned by 90 degrees together with its frame: what stood now lies. Stretched into
 the frame of the others it resembles none of them, so it is turned back by a quarter before it is compared.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deepssim.image_ops import Transform
 
-__all__ = ["Frames", "are_across", "turned_first"]
+__all__ = ["AspectRange", "are_across", "turned_first"]
 
 # Height over width may differ by this factor before two images count as of different shapes.
 _TOLERANCE = 1.05
@@ -44,7 +44,7 @@ def turned_first(transform: Transform, quarters: int) -> Transform:
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
+class AspectRange:
     """The ratios of height to width of a set.
 
     Attributes:
@@ -56,7 +56,7 @@ class Frames:
     highest: float
 
     @classmethod
-    def of(cls, table: pa.Table) -> Frames:
+    def of(cls, table: pa.Table) -> AspectRange:
         """Return those of a table with the columns ``height`` and ``width``, in pixels; 0 or null: not known."""
         ratios = _ratios(table)
         return cls(float(ratios.min()), float(ratios.max())) if len(ratios) else cls(0.0, 0.0)
