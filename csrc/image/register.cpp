@@ -225,8 +225,7 @@ double distance(const Pose& a, const Pose& b, double rows, double cols) {
 
 // Best first; the same place once.
 void sort_places(std::vector<Candidate>& places, const RegistrationImage& image) {
-    std::stable_sort(places.begin(), places.end(),
-                     [](const Candidate& a, const Candidate& b) { return a.score > b.score; });
+    sort_best_first(places);
     const auto rows = static_cast<double>(image.rows());
     const auto cols = static_cast<double>(image.cols());
     std::vector<Candidate> kept;

@@ -138,7 +138,7 @@ void Bank::find(const simd::AlignKernels& kernels, const Plane& thumbnail, doubl
         }
         look(kernels, zoom, factor_rows, factor_columns, wanted, starts);
     }
-    std::stable_sort(starts.begin(), starts.end(), [](const Start& a, const Start& b) { return a.score > b.score; });
+    sort_best_first(starts);
     if (starts.size() > wanted) starts.resize(wanted);
 }
 
@@ -167,7 +167,9 @@ void Bank::look(const simd::AlignKernels& kernels, double zoom, double factor_ro
         const std::int32_t product = scores[best] - kImageZero * sums_[at];
         places.push_back({index, best, product * inverse_lengths_[at] * factor});
     }
-    std::stable_sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.score > b.score; });
+    std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
+        return a.score > b.score || (a.score == b.score && a.index < b.index);
+    });
     std::vector<int> taken;
     for (const Place& place : places) {
         if (taken.size() == wanted) break;

@@ -1,7 +1,9 @@
 // The buffers of one Aligner, and its steps.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "image/registration_image.hpp"
@@ -73,6 +75,13 @@ struct Aligner::Workspace {
 
 // Throws InvalidInput where there is no fixed image or the sizes differ.
 void check_pair(const Aligner::Workspace& work, const RegistrationImage& moving);
+// Best first, equals in their order: an insertion, for the handful that there are.
+template <class Scored>
+void sort_best_first(std::vector<Scored>& items) {
+    for (std::size_t i = 1; i < items.size(); ++i) {
+        for (std::size_t k = i; k > 0 && items[k].score > items[k - 1].score; --k) std::swap(items[k], items[k - 1]);
+    }
+}
 // The smaller of the parts of the two images that `count` fixed pixels cover.
 double overlap_of(const Pose& pose, std::size_t count, int rows, int cols);
 // Correlation from sums over n pixels; 0 where one image is constant.
