@@ -49,7 +49,7 @@ struct RowPairs {
         for (int y = 0; y < rows; ++y) {
             const float* above = plane.row(y);
             const float* below = plane.row(std::min(y + 1, rows - 1));
-            float* out = pixels.data() + 2 * y * stride;
+            float* out = pixels.data() + std::ptrdiff_t{2} * y * stride;
             for (std::ptrdiff_t x = 0; x < stride; ++x) {
                 out[2 * x] = above[x];
                 out[2 * x + 1] = below[x];
