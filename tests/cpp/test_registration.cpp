@@ -141,13 +141,14 @@ TEST_CASE("inner products of the bank are exact at every level, extremes include
     }
     for (std::size_t i = 0; i < image.size(); ++i) image[i] = static_cast<std::uint8_t>(i < 500 ? 127 : i * 31 % 128);
     std::vector<std::int32_t> expected;
-    for (int t = 0; t < kTemplates; ++t) {
-        for (int dy = 0; dy < kRowShifts; ++dy) {
-            for (int dx = 0; dx < simd::kBankShifts; ++dx) {
+    constexpr std::size_t n = std::size_t{kRows} * kWidth;
+    for (std::size_t t = 0; t < kTemplates; ++t) {
+        for (std::size_t dy = 0; dy < kRowShifts; ++dy) {
+            for (std::size_t dx = 0; dx < simd::kBankShifts; ++dx) {
                 std::int32_t sum = 0;
-                for (int i = 0; i < kRows * kWidth; ++i) {
-                    const auto at = static_cast<std::size_t>((i / kWidth + 2 * dy) * kStride + i % kWidth + dx);
-                    sum += templates[static_cast<std::size_t>(t * kRows * kWidth + i)] * image[at];
+                for (std::size_t i = 0; i < n; ++i) {
+                    const std::size_t at = (i / kWidth + 2 * dy) * kStride + i % kWidth + dx;
+                    sum += templates[t * n + i] * image[at];
                 }
                 expected.push_back(sum);
             }
