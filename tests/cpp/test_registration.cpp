@@ -141,14 +141,14 @@ TEST_CASE("inner products of the bank are exact at every level, extremes include
     }
     for (std::size_t i = 0; i < image.size(); ++i) image[i] = static_cast<std::uint8_t>(i < 500 ? 127 : i * 31 % 128);
     std::vector<std::int32_t> expected;
-    constexpr std::size_t n = std::size_t{kRows} * kWidth;
+    constexpr std::size_t kSize = std::size_t{kRows} * kWidth;
     for (std::size_t t = 0; t < kTemplates; ++t) {
         for (std::size_t dy = 0; dy < kRowShifts; ++dy) {
             for (std::size_t dx = 0; dx < simd::kBankShifts; ++dx) {
                 std::int32_t sum = 0;
-                for (std::size_t i = 0; i < n; ++i) {
+                for (std::size_t i = 0; i < kSize; ++i) {
                     const std::size_t at = (i / kWidth + 2 * dy) * kStride + i % kWidth + dx;
-                    sum += templates[t * n + i] * image[at];
+                    sum += templates[t * kSize + i] * image[at];
                 }
                 expected.push_back(sum);
             }
