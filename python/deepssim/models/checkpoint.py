@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from deepssim.disk import replacing
 from deepssim.errors import MetricError
 
-__all__ = ["ARCHITECTURES", "Description", "build_encoder", "load_encoder", "save_encoder"]
+__all__ = ["ARCHITECTURES", "Description", "build_encoder", "load_encoder", "load_weights", "save_encoder"]
 
 METADATA_KEY = "deepssim.encoder"
 # Name -> module and class, imported when one is built. Arguments are keyword arguments of the class.
@@ -95,8 +95,31 @@ def load_encoder(path: Path) -> tuple[nn.Module, Description]:
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise MetricError(f"{path} cannot be read as a checkpoint of an encoder: {error}") from error
     encoder = build_encoder(description)
-    try:
-        encoder.load_state_dict(state)
-    except RuntimeError as error:
-        raise MetricError(f"{path} does not fit {description.architecture}: {str(error).splitlines()[-1]}") from error
+    load_weights(encoder, state, path, description.architecture)
     return encoder.eval(), description
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: Path | str, what: str) -> None:
+    """Load weights into a network: all that it has, and no others.
+
+    Args:
+        network: What to load them into.
+        state: Weights by name.
+        source: Where they come from, for the error.
+        what: Name of the network, for the error.
+
+    Raises:
+        MetricError: A weight is missing, superfluous or of another shape; the message names the first.
+    """
+    expected = network.state_dict()
+    faults = {
+        "missing": [name for name in expected if name not in state],
+        "superfluous": [name for name in state if name not in expected],
+        "of another shape": [n for n, t in expected.items() if n in state and state[n].shape != t.shape],
+    }
+    for fault, names in faults.items():
+        if names:
+            raise MetricError(
+                f"{source} does not fit {what}: {len(names)} of its weights are {fault}, the first is {names[0]}"
+            )
+    network.load_state_dict(dict(state))

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from deepssim.errors import MetricError, UsageError
+from deepssim.errors import UsageError
 from deepssim.models.blocks import GeM, ZScore, unit_rows
+from deepssim.models.checkpoint import load_weights
 
 __all__ = ["ConvNext", "ConvNextBase", "ConvNextTinyGeM", "load_imagenet"]
 
@@ -155,13 +156,12 @@ def load_imagenet(encoder: ConvNext, weights: str) -> None:
     """
     state = _downloaded(encoder) if weights == "imagenet" else _read(Path(weights))
     prefix = "features."
-    ours = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    try:
-        encoder.feature_extractor.load_state_dict(ours)
-    except RuntimeError as error:
-        raise MetricError(
-            f"{weights} holds no weights of this network: {str(error).splitlines()[-1].strip()}"
-        ) from error
+    ours = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix) and isinstance(tensor, Tensor)
+    }
+    load_weights(encoder.feature_extractor, ours, weights, f"the backbone of {type(encoder).__name__}")
 
 
 def _downloaded(encoder: ConvNext) -> dict[str, Tensor]:
@@ -184,7 +184,8 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise types of their own
-        raise UsageError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
-    if not isinstance(state, dict):
-        raise UsageError(f"{path} holds no state dict")
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{path} cannot be read as weights: {reason}") from error
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise UsageError(f"{path} holds no state dict: give torchvision's weights, a .pth or .safetensors file")
     return state
