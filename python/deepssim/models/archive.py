@@ -12,10 +12,9 @@ import math
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,12 +28,13 @@ MAX_BYTES = 2**33
 MAX_PICKLE_BYTES = 2**26
 MAX_TENSORS = 50_000
 MAX_DEPTH = 64
+MAX_RANK = 16
+MAX_ELEMENTS = 2**40
 _DTYPES = {
     "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
-_LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
 
 
 def read_archive(path: Path) -> dict[str, Tensor]:
@@ -44,7 +44,8 @@ def read_archive(path: Path) -> dict[str, Tensor]:
         path: What ``torch.jit.save`` wrote.
 
     Returns:
-        Tensors by their dotted name, in the archive's order.
+        Tensors by their dotted name, in the archive's order; those that share memory there share it here. A module
+        that has two names is found under its first.
 
     Raises:
         MetricError: It is no such archive, is damaged, or holds what a list of tensors does not need.
@@ -53,9 +54,17 @@ def read_archive(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as archive:
             root = _checked_root(archive, path)
             value = _unpickle(_member(archive, f"{root}data.pkl", MAX_PICKLE_BYTES, path), path)
-            return {name: _load(archive, root, found, path) for name, found in _tensors(value, path)}
-    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise MetricError(f"{path} is no TorchScript archive: {error}") from error
+            storages: dict[str, Tensor] = {}
+            tensors: dict[str, Tensor] = {}
+            for name, view in _tensors(value, path):
+                if name in tensors:
+                    raise MetricError(f"{path} is refused: two of its tensors have one name")
+                tensors[name] = _load(archive, root, view, storages, path)
+            return tensors
+    except MetricError:
+        raise
+    except Exception as error:  # zipfile meets a damaged file with any of a dozen types
+        raise MetricError(f"{path} is no TorchScript archive: {str(error)[:200] or type(error).__name__}") from error
 
 
 def _checked_root(archive: zipfile.ZipFile, path: Path) -> str:
@@ -90,15 +99,14 @@ def _member(archive: zipfile.ZipFile, name: str, largest: int, path: Path) -> by
     return archive.read(member)
 
 
-@dataclass(frozen=True, slots=True)
-class _Storage:
+# Tuples, so that nothing in a pickle can change them once they are checked: BUILD sets the fields of other objects.
+class _Storage(NamedTuple):
     key: str
     dtype: torch.dtype
     n: int
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
+class _View(NamedTuple):
     """A tensor before its storage is read."""
 
     storage: _Storage
@@ -121,36 +129,51 @@ class _Module:
 def _view(storage: object, offset: object, size: object, stride: object, *_: object) -> _View:
     if not isinstance(storage, _Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise pickle.UnpicklingError("a tensor without storage, size or stride")
-    numbers = (offset, *size, *stride)
-    if len(size) != len(stride) or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
+    if len(size) != len(stride) or len(size) > MAX_RANK or not all(map(_is_count, (offset, *size, *stride))):
         raise pickle.UnpicklingError("a tensor of impossible shape")
     assert isinstance(offset, int)
     return _View(storage, offset, size, stride)
+
+
+def _is_count(value: object) -> bool:
+    # Whole numbers of a pickle can have millions of digits, and their product is taken.
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ELEMENTS
 
 
 def _same(value: object, *_: object) -> object:
     return value
 
 
+def _empty() -> OrderedDict[Any, Any]:
+    # Without arguments, as torch calls it: copies of copies would take any memory.
+    return OrderedDict()
+
+
+_NAMES = {
+    ("collections", "OrderedDict"): _empty,
+    ("torch", "device"): _same,
+    ("torch._utils", "_rebuild_tensor_v2"): _view,
+    ("torch.jit._pickle", "build_boollist"): _same,
+    ("torch.jit._pickle", "build_doublelist"): _same,
+    ("torch.jit._pickle", "build_intlist"): _same,
+    ("torch.jit._pickle", "build_tensorlist"): _same,
+    ("torch.jit._pickle", "restore_type_tag"): _same,
+}
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".", maxsplit=1)[0] == "__torch__":
             return _Module
-        allowed: dict[tuple[str, str], Callable[..., Any]] = {
-            ("torch._utils", "_rebuild_tensor_v2"): _view,
-            ("torch.jit._pickle", "restore_type_tag"): _same,
-            ("collections", "OrderedDict"): OrderedDict,
-            **{("torch.jit._pickle", kind): _same for kind in _LISTS},
-        }
-        if (module, name) in allowed:
-            return allowed[module, name]
+        if (module, name) in _NAMES:
+            return _NAMES[module, name]
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         raise pickle.UnpicklingError(f"the name {module}.{name} has no place in a list of tensors")
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
-            case ("storage", torch.dtype() as dtype, str(key), str(), int(n)) if n >= 0 and key.isalnum():
+            case ("storage", torch.dtype() as dtype, str(key), str(), n) if _is_count(n) and key.isalnum():
                 return _Storage(key, dtype, n)
         raise pickle.UnpicklingError("a storage that is none")
 
@@ -190,18 +213,28 @@ def _tensors(value: Any, path: Path) -> Iterator[tuple[str, _View]]:
             raise MetricError(f"{path} is refused: it holds more than {MAX_TENSORS:,} tensors")
 
 
-def _load(archive: zipfile.ZipFile, root: str, view: _View, path: Path) -> Tensor:
+def _load(archive: zipfile.ZipFile, root: str, view: _View, storages: dict[str, Tensor], path: Path) -> Tensor:
+    """Look at a storage as a tensor; each storage is read once, so that no more memory is taken than the file has."""
     storage = view.storage
-    n_bytes = storage.n * storage.dtype.itemsize
     n = math.prod(view.size)
     last = view.offset + sum((size - 1) * stride for size, stride in zip(view.size, view.stride, strict=True))
     # No more elements than the storage has: an expanded one would be any size for nothing.
     if n > storage.n or (n and last >= storage.n):
         raise MetricError(f"{path} is damaged: a tensor reaches beyond its storage {storage.key}")
-    data = _member(archive, f"{root}data/{storage.key}", MAX_BYTES, path)
-    if len(data) != n_bytes:
-        raise MetricError(f"{path} is damaged: storage {storage.key} has {len(data):,} bytes, not {n_bytes:,}")
+    whole = storages.get(storage.key)
+    if whole is None:
+        whole = storages[storage.key] = _read_storage(archive, root, storage, path)
+    if (whole.dtype, len(whole)) != (storage.dtype, storage.n):
+        raise MetricError(f"{path} is damaged: two tensors take storage {storage.key} for different things")
     if n == 0:
         return torch.empty(view.size, dtype=storage.dtype)
-    whole = torch.frombuffer(bytearray(data), dtype=storage.dtype)
-    return whole.as_strided(view.size, view.stride, view.offset).clone()
+    return whole.as_strided(view.size, view.stride, view.offset)
+
+
+def _read_storage(archive: zipfile.ZipFile, root: str, storage: _Storage, path: Path) -> Tensor:
+    data = _member(archive, f"{root}data/{storage.key}", MAX_BYTES, path)
+    n_bytes = storage.n * storage.dtype.itemsize
+    if len(data) != n_bytes:
+        raise MetricError(f"{path} is damaged: storage {storage.key} has {len(data):,} bytes, not {n_bytes:,}")
+    # A copy, since torch warns of memory that cannot be written.
+    return torch.frombuffer(bytearray(data), dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
