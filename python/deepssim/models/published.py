@@ -1,7 +1,12 @@
-"""Published checkpoints: TorchScript archives of DeepSSIM and DeepSSIM++, rebuilt from their tensors."""
+"""Published checkpoints: TorchScript archives of DeepSSIM and DeepSSIM++, rebuilt from their tensors.
+
+Both are scripted embedding networks: that of arXiv 2509.16582 is torchvision's ``features`` and a head, that of arXiv
+2609.03615 four pairs of ``features``, a pool for each, and a head.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -9,75 +14,63 @@ from torch import Tensor, nn
 
 from deepssim.errors import MetricError
 from deepssim.models.archive import read_archive
-from deepssim.models.checkpoint import Description, build_encoder
+from deepssim.models.checkpoint import Description, build_encoder, load_weights
 
 __all__ = ["load_published"]
 
 # Rows and columns of the images that both were trained on.
 _SIZE = (136, 112)
-_STEM = "0.0.weight"
+# Of a network that was saved with the similarity around it.
+_AROUND = "embedding_net."
 
 
 def load_published(path: Path) -> tuple[nn.Module, Description]:
-    """Rebuild a published encoder, in evaluation mode.
+    """Rebuild a published encoder, in evaluation mode, without executing anything in its file.
 
     Args:
-        path: ``best_model_jit.pt``, as the reference implementation saves it, or the same of DeepSSIM++.
+        path: ``best_model_jit.pt``, as the reference implementation saves it for DeepSSIM or DeepSSIM++.
+
+    Returns:
+        The encoder, which takes raw grey images ``(n, 1, height, width)``, and what it is. Its embeddings have unit
+        norm; the cosine of two is that of the published network.
 
     Raises:
         MetricError: The archive is refused, or holds another network.
     """
-    state = read_archive(path)
-    prefix = _backbone(state, path)
-    features = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-    rest = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
-    width = features[_STEM].shape[0]
-    if width == 128:
-        description, head = _base(rest, path)
-    elif width == 96:
-        description, head = _tiny(rest, path)
+    state = {name.removeprefix(_AROUND): tensor for name, tensor in read_archive(path).items()}
+    if "stage_a.0.0.weight" in state:
+        title, name, architecture, last = "DeepSSIM++", "deepssimpp", "convnext-tiny-gem", "head.4.weight"
+        state = {_tiny_name(old): tensor for old, tensor in state.items()}
+    elif "feature_extractor.0.0.weight" in state:
+        title, name, architecture, last = "DeepSSIM", "deepssim", "convnext-base", "fc.6.weight"
     else:
-        raise MetricError(f"{path} holds a network whose stem has {width} channels: neither DeepSSIM nor DeepSSIM++")
+        first = next(iter(state), "nothing")
+        raise MetricError(
+            f"{path} is neither DeepSSIM nor DeepSSIM++: its weights are named {first} and so on; "
+            "give the best_model_jit.pt of one of them"
+        )
+    arguments = {"dim": _dimension(state, last)}
+    description = Description(architecture, arguments, *_SIZE, name, {"published": title, "sha256": _sha256(path)})
     encoder = build_encoder(description)
-    try:
-        encoder.load_state_dict({**{f"feature_extractor.{k}": t for k, t in features.items()}, **head})
-    except RuntimeError as error:
-        raise MetricError(f"{path} does not fit {description.name}: {str(error).splitlines()[-1].strip()}") from error
+    load_weights(encoder, state, path, title)
     return encoder.eval(), description
 
 
-def _backbone(state: dict[str, Tensor], path: Path) -> str:
-    """Return what stands before the names of torchvision's ``features``."""
-    found = [name.removesuffix(_STEM) for name, t in state.items() if name.endswith(_STEM) and t.ndim == 4]
-    if len(found) != 1:
-        raise MetricError(f"{path} holds no ConvNeXt: {len(found)} of its tensors could be a stem")
-    return found[0]
+def _dimension(state: dict[str, Tensor], last: str) -> int:
+    weight = state.get(last)
+    # Where there is none, the usual one: the missing weight is named when weights are loaded.
+    return int(weight.shape[0]) if weight is not None and weight.ndim == 2 and len(weight) else 256
 
 
-def _base(rest: dict[str, Tensor], path: Path) -> tuple[Description, dict[str, Tensor]]:
-    linear = [t for t in rest.values() if t.ndim == 2]
-    if len(linear) != 2:
-        raise MetricError(f"{path} has {len(linear)} linear layers behind its backbone, DeepSSIM has two")
-    arguments = {"dim": int(linear[-1].shape[0])}
-    head = {"fc." + ".".join(name.split(".")[-2:]): tensor for name, tensor in rest.items()}
-    training = {"published": "DeepSSIM"}
-    return Description("convnext-base", arguments, *_SIZE, "deepssim", training), head
+def _tiny_name(name: str) -> str:
+    """Return our name of a weight of DeepSSIM++, or the same where it has none."""
+    if match := re.fullmatch(r"stage_([a-d])\.([01])\.(.+)", name):
+        return f"feature_extractor.{2 * 'abcd'.index(match[1]) + int(match[2])}.{match[3]}"
+    if match := re.fullmatch(r"gem_([a-d])\.p", name):
+        return f"pools.{'abcd'.index(match[1])}.p"
+    return re.sub(r"^fc\.", "head.", name)
 
 
-def _tiny(rest: dict[str, Tensor], path: Path) -> tuple[Description, dict[str, Tensor]]:
-    """Name what is behind the backbone by its shapes: powers of the pools, one normalisation, two linear layers."""
-    powers = [tensor for tensor in rest.values() if tensor.numel() == 1 and tensor.is_floating_point()]
-    others = {name: tensor for name, tensor in rest.items() if tensor.numel() > 1}
-    linear = [re.sub(r"weight$", "", name) for name, tensor in others.items() if tensor.ndim == 2]
-    norms = [name.removesuffix("weight") for name, t in others.items()
-             if t.ndim == 1 and name.endswith("weight")]  # fmt: skip
-    if len(powers) != 4 or len(linear) != 2 or len(norms) != 1:
-        raise MetricError(
-            f"{path} has {len(powers)} pools, {len(norms)} norms and {len(linear)} linear layers behind its backbone, "
-            "DeepSSIM++ has 4, 1 and 2"
-        )
-    head = {f"pools.{i}.p": power.reshape(1) for i, power in enumerate(powers)}
-    for place, name in ((0, norms[0]), (1, linear[0]), (4, linear[1])):
-        head |= {f"head.{place}.{part}": others[name + part] for part in ("weight", "bias") if name + part in others}
-    arguments = {"dim": int(others[linear[1] + "weight"].shape[0])}
-    return Description("convnext-tiny-gem", arguments, *_SIZE, "deepssimpp", {"published": "DeepSSIM++"}), head
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
