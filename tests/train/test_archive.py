@@ -113,8 +113,10 @@ def numbers(values: tuple[int, ...]) -> bytes:
         (b"\x80\x02c__torch__.M\nM\n)\x81}X\x01\x00\x00\x00w" * 3, "refused"),
         (b"", "refused"),
         (b"\x80\x02cos\nsystem\n.", "os.system has no place"),
-        (b"\x80\x02\x82\x01.", "refused"),
+        (b"\x80\x02\x82\x01.", "opcode EXT1 has no place"),
         (b"\x80\x04\x8d" + (2**62).to_bytes(8, "little"), "refused"),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "beyond everything that there is"),
+        (b"\x80\x02(ios\nsystem\n.", "opcode INST has no place"),
     ],
 )
 def test_a_pickle_that_lies_is_refused(data, message, small, tmp_path):
@@ -193,6 +195,15 @@ def test_a_pickle_of_other_opcodes_is_refused_or_read(place, removed, put, small
     except MetricError:
         return
     assert all(isinstance(tensor, torch.Tensor) for tensor in found.values())
+
+
+def test_a_pickle_of_too_many_things_is_refused(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_OPCODES", 100)
+    with pytest.raises(MetricError, match="more than 100 opcodes"):
+        read_archive(small[1])
+    monkeypatch.setattr(archive, "MAX_PICKLE_BYTES", 100)
+    with pytest.raises(MetricError, match=r"data\.pkl has"):
+        read_archive(small[1])
 
 
 def test_a_module_in_itself_ends():

@@ -1,8 +1,8 @@
 """Tensors out of a TorchScript archive, without executing anything in it.
 
 ``torch.jit.load`` compiles and can run the code of an archive. Here the zip file's pickle is read by an unpickler that
-knows a short list of names: containers, tensors and their storages. Classes of the archive's modules become plain
-dictionaries; any other name ends the reading. Sizes are checked before memory is taken.
+knows a short list of opcodes and names: containers, tensors and their storages. Classes of the archive's modules become
+plain dictionaries; any other name ends the reading. Sizes are checked before memory is taken.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ __all__ = ["read_archive"]
 
 MAX_MEMBERS = 20_000
 MAX_BYTES = 2**33
-MAX_PICKLE_BYTES = 2**26
+MAX_PICKLE_BYTES = 2**24
+MAX_OPCODES = 2**21
 MAX_TENSORS = 50_000
 MAX_DEPTH = 64
 MAX_RANK = 16
@@ -35,6 +37,15 @@ _DTYPES = {
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
+
+# What torch writes, and no more.
+_OPCODES = frozenset({
+    "PROTO", "STOP", "MARK", "GLOBAL", "NEWOBJ", "BUILD", "REDUCE", "BINPERSID",
+    "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET",
+    "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE",
+    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+    "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS",
+})  # fmt: skip
 
 
 def read_archive(path: Path) -> dict[str, Tensor]:
@@ -178,8 +189,21 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("a storage that is none")
 
 
+def _check_opcodes(data: bytes) -> None:
+    """Refuse what makes Python's unpickler take memory before it looks at anything."""
+    for n, (opcode, argument, _) in enumerate(pickletools.genops(data), 1):
+        if opcode.name not in _OPCODES:
+            raise pickle.UnpicklingError(f"the opcode {opcode.name} has no place in a list of tensors")
+        # The memo is a table as long as its largest index: nine bytes could ask for all memory.
+        if opcode.name in ("BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
+            raise pickle.UnpicklingError("a place in the memo beyond everything that there is")
+        if n > MAX_OPCODES:
+            raise pickle.UnpicklingError(f"more than {MAX_OPCODES:,} opcodes")
+
+
 def _unpickle(data: bytes, path: Path) -> Any:
     try:
+        _check_opcodes(data)
         return _Unpickler(io.BytesIO(data)).load()
     except MemoryError:
         raise MetricError(f"{path} is refused: it asks for more memory than there is") from None
