@@ -1,16 +1,17 @@
 """Encoders in PyTorch to metric bundles in ONNX, compared before they are written.
 
-The graph takes raw float32 grey images, any number at a time; intensity rule and normalisation are inside. What PyTorch
-and ONNX Runtime make of the same images may differ by `LARGEST_ERROR`, else nothing is written.
+The graph takes raw float32 grey images, any number at a time and of any size that the network can take; intensity rule
+and normalisation are inside. What PyTorch and ONNX Runtime make of the same images may differ by `LARGEST_ERROR`, else
+nothing is written; nor is a graph in fewer bits that does not find the same nearest images.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,35 @@ from torch import nn
 
 from deepssim import __version__
 from deepssim.disk import replacing
-from deepssim.embed import run_graph
-from deepssim.errors import MetricError
+from deepssim.embed import Graph
+from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
 from deepssim.image_ops import resize_area
+from deepssim.images import Image, Listing, read_tasks
 from deepssim.metric import METADATA_KEY
 from deepssim.models.checkpoint import Description
 from deepssim.models.convnext import ConvNext
+from deepssim.precision import (
+    LARGEST_SCORE_ERROR,
+    LEAST_AGREEMENT,
+    Agreement,
+    check_images,
+    compare_embeddings,
+    reduce_graph,
+)
 
-__all__ = ["LARGEST_ERROR", "OPSET", "Exported", "export_encoder"]
+__all__ = ["LARGEST_ERROR", "OPSET", "Exported", "export_encoder", "sample_images"]
 
 OPSET = 18
 LARGEST_ERROR = 1e-4
+# Real images that are taken from a folder: all pairs of them are compared.
+MOST_IMAGES = 1024
 _BATCHES = (1, 2, 7, 32)
+_N_REAL_BATCHES = 2
+# Rows or columns below which the exporter need not keep a side variable.
+_LEAST_SIDE = 32
+# Added to a side, to see that the graph holds for other sizes: not a multiple of any stride.
+_OTHER_SIZE = (9, 23)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +59,21 @@ class Exported:
 
     Attributes:
         path: The bundle.
-        error: Largest difference of an element of an embedding between PyTorch and ONNX Runtime.
+        error: Largest difference of an element of an embedding between PyTorch and ONNX Runtime, in 32 bits.
         n_images: Real images that were compared beside random ones.
         n_bytes: Of the file.
+        precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        agreement: Of a graph in fewer bits with the full one; None: it is the full one.
+        is_any_size: Whether the graph also takes images of other sizes than the metric's.
     """
 
     path: Path
     error: float
     n_images: int
     n_bytes: int
+    precision: str = "fp32"
+    agreement: Agreement | None = None
+    is_any_size: bool = True
 
 
 def export_encoder(
@@ -62,70 +85,159 @@ def export_encoder(
     text: str = "",
     provenance: str = "",
     licence: str = "",
-    images: Sequence[NDArray[np.float32]] = (),
+    images: Sequence[NDArray[np.float32]] | NDArray[np.float32] = (),
     opset: int = OPSET,
+    precision: str = "fp32",
+    size: tuple[int, int] | None = None,
 ) -> Exported:
     """Write an encoder as a metric bundle.
 
     Args:
-        encoder: Raw grey images ``(n, 1, height, width)`` to embeddings of unit norm.
+        encoder: Raw grey images ``(n, 1, height, width)`` to embeddings of unit norm; left as it is.
         description: Of it: size of the input, name, training.
         path: The ``.onnx`` file.
         name: Of the metric; None: the description's.
         text: One sentence on what it is.
-        provenance: How it was made.
+        provenance: How it was made; empty: what the description says of it.
         licence: Of the weights.
         images: Real images in any unit, ``(height, width)``, that are compared too; brought to the input's size.
         opset: Version of ONNX operators.
+        precision: ``"fp32"``, or ``"fp16"`` or ``"int8"`` (see `deepssim.precision`), which need real images.
+        size: Rows and columns that images are brought to; None: those that the encoder was trained on.
 
     Raises:
-        MetricError: The graph's embeddings differ from the encoder's by more than `LARGEST_ERROR`.
+        MetricError: PyTorch cannot export it, the graph's embeddings differ from the encoder's by more than
+            `LARGEST_ERROR`, or in fewer bits other images are nearest.
+        UsageError: Too few images for the precision.
     """
-    encoder = copy.deepcopy(encoder).cpu().float().eval()
-    if isinstance(encoder, ConvNext):
-        encoder.fold_channels()
+    check_images(precision, len(images))
+    reference = copy.deepcopy(encoder).cpu().float().eval()
+    description = replace(description, height=size[0], width=size[1]) if size else description
     size = (description.height, description.width)
-    model = _graph(encoder, size, opset)
-    real = np.stack([_sized(image, size) for image in images])[:, None] if len(images) else np.zeros((0, 1, *size))
-    dim, error = _compare(encoder, model.SerializeToString(), size, real.astype(np.float32))
-    if not error <= LARGEST_ERROR:
-        raise MetricError(f"ONNX Runtime's embeddings differ by {error:.2g} from PyTorch's: nothing was written")
+    model, is_any_size = _graph(_folded(reference), size, opset)
+    real = np.zeros((len(images), 1, *size), np.float32)
+    for i, image in enumerate(images):
+        real[i, 0] = _sized(image, size)
+    dim, error = _compare(reference, Graph(model.SerializeToString()), _batches(size, real, is_any_size))
+    agreement = None
+    if precision != "fp32":
+        model, agreement = _reduced(model, precision, real)
+    checked = {
+        "opset": opset,
+        "precision": precision,
+        "largest_error": float(f"{error:.3g}"),
+        "batches": list(_BATCHES),
+        "n_images": len(real),
+        "agreement": asdict(agreement) if agreement else None,
+        "torch": torch.__version__,
+    }
     metadata = {
+        **_metadata(description, dim, provenance),
         "name": name or description.name,
-        "input": {"height": size[0], "width": size[1], "channels": 1, "resize": "area"},
+        "description": text,
+        "licence": licence,
+        "export": checked,
+    }
+    n_bytes = _write(model, metadata, path)
+    return Exported(path, error, len(real), n_bytes, precision, agreement, is_any_size)
+
+
+def sample_images(listing: Listing, size: tuple[int, int], most: int = MOST_IMAGES) -> NDArray[np.float32]:
+    """Read images from all over a listing, so that no person or scanner is all of them.
+
+    Args:
+        listing: From `deepssim.images.list_images`.
+        size: Rows and columns that they are brought to.
+        most: How many are read.
+
+    Returns:
+        ``(n, height, width)``, in the unit of the files.
+
+    Raises:
+        UsageError: None of them can be read.
+    """
+    n_tasks = len(listing.tasks)
+    per_task = max(1.0, listing.n_expected / max(1, n_tasks))
+    wanted = min(n_tasks, math.ceil(most / per_task))
+    chosen = [listing.tasks[i] for i in np.linspace(0, n_tasks - 1, wanted).round().astype(int)] if wanted else []
+    found = [
+        _sized(item.pixels, size)
+        for result in read_tasks(replace(listing, tasks=chosen))
+        for item in result.items
+        if isinstance(item, Image)
+    ]
+    if not found:
+        raise UsageError(f"no image of {listing.source} can be read: name a folder of images")
+    kept = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
+    return np.stack([found[i] for i in kept])
+
+
+def _folded(encoder: nn.Module) -> nn.Module:
+    """Return a copy whose stem takes the one grey channel, where it takes three."""
+    folded = copy.deepcopy(encoder)
+    if isinstance(folded, ConvNext):
+        folded.fold_channels()
+    return folded
+
+
+def _metadata(description: Description, dim: int, provenance: str) -> dict[str, Any]:
+    return {
+        "input": {"height": description.height, "width": description.width, "channels": 1, "resize": "area"},
         "intensity": "z-score",
         "similarity": "cosine",
         "dim": dim,
-        "description": text,
-        "provenance": provenance or f"Architecture {description.architecture}, trained with DeepSSIM {__version__}.",
-        "licence": licence,
-        "export": {
-            "opset": opset, "largest_error": float(f"{error:.3g}"), "batches": list(_BATCHES),
-            "n_images": len(real), "torch": torch.__version__,
-        },
+        "provenance": provenance or _provenance(description),
         "training": description.training,
-    }  # fmt: skip
-    onnx = require("onnx", "cpu")
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
-    onnx.checker.check_model(model)
-    data = model.SerializeToString(deterministic=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-    return Exported(path, error, len(real), len(data))
+    }
 
 
-def _graph(encoder: nn.Module, size: tuple[int, int], opset: int) -> Any:
+def _provenance(description: Description) -> str:
+    if published := description.training.get("published"):
+        digest = description.training.get("sha256", "unknown")
+        return (
+            f"Published checkpoint of {published}, SHA-256 {digest}; rebuilt from its weights, DeepSSIM {__version__}."
+        )
+    return f"Architecture {description.architecture}, trained with DeepSSIM {__version__}."
+
+
+def _graph(encoder: nn.Module, size: tuple[int, int], opset: int) -> tuple[Any, bool]:
+    """Return the ONNX model, and whether it takes other sizes too."""
     require("onnxscript", "train")
+    batch = torch.export.Dim("n", min=1)
+    if _takes_other_sizes(encoder, size):
+        sides = {
+            i: torch.export.Dim(side, min=min(_LEAST_SIDE, size[i - 2])) for i, side in ((2, "height"), (3, "width"))
+        }
+        try:
+            model = _exported(encoder, size, opset, {0: batch, **sides})
+        except torch.onnx.OnnxExporterError:
+            pass  # it can, but the exporter cannot say how
+        else:
+            shape = model.graph.input[0].type.tensor_type.shape.dim
+            return model, bool(shape[2].dim_param and shape[3].dim_param)
+    try:
+        return _exported(encoder, size, opset, {0: batch}), False
+    except torch.onnx.OnnxExporterError as error:
+        raise MetricError(f"PyTorch cannot export this network: {str(error).strip().splitlines()[0]}") from error
+
+
+def _takes_other_sizes(encoder: nn.Module, size: tuple[int, int]) -> bool:
+    """Return whether the network has no head that wants one size, such as a grid of features."""
+    try:
+        with torch.no_grad():
+            encoder(torch.rand(1, 1, size[0] + _OTHER_SIZE[0], size[1] + _OTHER_SIZE[1]))
+    except RuntimeError:
+        return False
+    return True
+
+
+def _exported(encoder: nn.Module, size: tuple[int, int], opset: int, dynamic: dict[int, Any]) -> Any:
     # A batch of one would freeze the axis.
     example = torch.rand(2, 1, *size)
-    batch = torch.export.Dim("n", min=1)
-    with warnings.catch_warnings():
-        # The exporter warns of its own parts that are to change.
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            encoder, (example,), dynamo=True, opset_version=opset, input_names=["image"], output_names=["embedding"],
-            dynamic_shapes=({0: batch},), external_data=False, verbose=False,
-        )  # fmt: skip
+    program = torch.onnx.export(
+        encoder, (example,), dynamo=True, opset_version=opset, input_names=["image"], output_names=["embedding"],
+        dynamic_shapes=(dynamic,), external_data=False, verbose=False,
+    )  # fmt: skip
     assert program is not None
     model = program.model_proto
     # Names of the modules' source files are no business of whoever reads the bundle.
@@ -143,17 +255,65 @@ def _sized(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.floa
     return image if image.shape == size else resize_area(np.asarray(image, np.float32), *size)
 
 
-def _compare(encoder: nn.Module, model: bytes, size: tuple[int, int], real: NDArray[np.float32]) -> tuple[int, float]:
-    """Return the dimension and the largest difference, over batches of several sizes of random and real images."""
+def _batches(size: tuple[int, int], real: NDArray[np.float32], is_any_size: bool) -> Iterator[NDArray[np.float32]]:
+    """Yield random images in several units and real ones, so many at a time, and some of another size."""
     rng = np.random.default_rng(0)
-    largest, dim = 0.0, 0
+
+    def random(n: int, height: int, width: int) -> NDArray[np.float32]:
+        images = rng.random((n, 1, height, width)) * rng.choice([1.0, 255.0, 4095.0], (n, 1, 1, 1))
+        return np.asarray(images, np.float32)
+
     for n in _BATCHES:
-        made = (rng.random((n, 1, *size)) * rng.choice([1.0, 255.0, 4095.0], (n, 1, 1, 1))).astype(np.float32)
-        for batch in (made, *(real[i : i + n] for i in range(0, min(len(real), 4 * n), n))):
-            with torch.no_grad():
-                expected = encoder(torch.from_numpy(batch)).numpy()
-            found = run_graph(model, batch)
-            if found.shape != expected.shape:
-                raise MetricError(f"the exported graph returns {found.shape} where {expected.shape} is right")
-            largest, dim = max(largest, float(np.abs(found - expected).max())), expected.shape[1]
+        yield random(n, *size)
+        yield from (real[start : start + n] for start in range(0, min(len(real), _N_REAL_BATCHES * n), n))
+    if is_any_size:
+        yield random(2, size[0] + _OTHER_SIZE[0], size[1] + _OTHER_SIZE[1])
+
+
+def _compare(encoder: nn.Module, graph: Graph, batches: Iterator[NDArray[np.float32]]) -> tuple[int, float]:
+    """Return the dimension and the largest difference between PyTorch and ONNX Runtime."""
+    largest, dim = 0.0, 0
+    for batch in batches:
+        with torch.no_grad():
+            expected = encoder(torch.from_numpy(batch)).numpy()
+        found = graph(batch)
+        if found.shape != expected.shape:
+            raise MetricError(f"the exported graph returns {found.shape} where {expected.shape} is right")
+        error = float(np.abs(found - expected).max())
+        if not error <= LARGEST_ERROR:
+            raise MetricError(
+                f"ONNX Runtime's embeddings of {len(batch)} images differ by {error:.2g} from PyTorch's, more than "
+                f"{LARGEST_ERROR:g}: nothing was written"
+            )
+        largest, dim = max(largest, error), expected.shape[1]
     return dim, largest
+
+
+def _reduced(model: Any, precision: str, real: NDArray[np.float32]) -> tuple[Any, Agreement]:
+    """Return the graph in fewer bits, if it finds the same nearest images."""
+    reduced = reduce_graph(model, precision, real)
+    full, fewer = (_embedded(Graph(graph.SerializeToString()), real) for graph in (model, reduced))
+    agreement = compare_embeddings(full, fewer)
+    if not agreement.is_enough():
+        raise MetricError(
+            f"{precision} changes too much on {agreement.n_images:,} images: {agreement.rank1:.1%} keep their nearest "
+            f"(at least {LEAST_AGREEMENT:.0%} must), a score moves by {agreement.score_error:.4f} (at most "
+            f"{LARGEST_SCORE_ERROR:g} may): nothing was written; export {'fp16 or ' if precision == 'int8' else ''}fp32"
+        )
+    return reduced, agreement
+
+
+def _embedded(graph: Graph, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    n = _BATCHES[-1]
+    return np.concatenate([graph(images[start : start + n]) for start in range(0, len(images), n)])
+
+
+def _write(model: Any, metadata: dict[str, Any], path: Path) -> int:
+    """Write the bundle, whole or not at all; returns its size."""
+    onnx = require("onnx", "cpu")
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    onnx.checker.check_model(model)
+    data = model.SerializeToString(deterministic=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    return len(data)

@@ -12,9 +12,10 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-from deepssim.embed import Encoder, run_graph  # noqa: E402
-from deepssim.errors import MetricError  # noqa: E402
-from deepssim.export import export_encoder  # noqa: E402
+from deepssim.embed import Encoder, Graph  # noqa: E402
+from deepssim.errors import MetricError, UsageError  # noqa: E402
+from deepssim.export import export_encoder, sample_images  # noqa: E402
+from deepssim.images import list_images  # noqa: E402
 from deepssim.metric import METADATA_KEY, load_metric  # noqa: E402
 from deepssim.models.blocks import ZScore  # noqa: E402
 from deepssim.models.checkpoint import Description, build_encoder, save_encoder  # noqa: E402
@@ -22,6 +23,7 @@ from deepssim.models.convnext import ConvNextTinyGeM  # noqa: E402
 from deepssim.phantom import make_cohort  # noqa: E402
 from deepssim.store import Store  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = Description("lite", {"dim": 16, "widths": [8, 12, 16], "depths": [1, 1], "hidden": 24}, 34, 28, name="tiny")
 
 
@@ -48,10 +50,20 @@ def test_embeddings_are_pytorchs_at_any_batch_size(encoder, bundle):
     images = np.random.default_rng(1).random((37, 1, 34, 28), np.float32) * 3000 - 1000
     with torch.no_grad():
         expected = encoder(torch.from_numpy(images)).numpy()
+    graph = Graph(bundle.read_bytes())
     for n in (1, 3, 37):
-        np.testing.assert_allclose(run_graph(bundle.read_bytes(), images[:n]), expected[:n], atol=1e-5)
+        np.testing.assert_allclose(graph(images[:n]), expected[:n], atol=1e-5)
     np.testing.assert_allclose(Encoder(load_metric(str(bundle))).encode(list(images[:, 0])), expected, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
+
+
+def test_embeddings_are_pytorchs_at_any_size(encoder, bundle):
+    graph = Graph(bundle.read_bytes())
+    for height, width in ((34, 28), (61, 97), (128, 40)):
+        images = np.random.default_rng(2).random((3, 1, height, width), np.float32)
+        with torch.no_grad():
+            expected = encoder(torch.from_numpy(images)).numpy()
+        np.testing.assert_allclose(graph(images), expected, atol=1e-5)
 
 
 def test_the_bundle_says_what_it_is(bundle):
@@ -64,11 +76,17 @@ def test_the_bundle_says_what_it_is(bundle):
     described = json.loads(next(p.value for p in model.metadata_props if p.key == METADATA_KEY))
     assert described["export"]["opset"] == 18 == model.opset_import[0].version
     assert 0 <= described["export"]["largest_error"] < 1e-4
+    assert (described["export"]["precision"], described["export"]["agreement"]) == ("fp32", None)
+    assert described["provenance"].startswith("Architecture lite, trained with")
     assert str(Path(__file__).parents[2]) not in str(model)
 
 
 def test_a_graph_that_computes_something_else_is_not_written(encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr("deepssim.export.run_graph", lambda model, images: run_graph(model, images) + 2e-4)
+    class Wrong(Graph):
+        def __call__(self, images):
+            return super().__call__(images) + np.float32(2e-4)
+
+    monkeypatch.setattr("deepssim.export.Graph", Wrong)
     with pytest.raises(MetricError, match="nothing was written"):
         export_encoder(encoder, TINY, tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -98,16 +116,64 @@ def test_the_command_exports_and_embeds_the_same(encoder, deepssim, tmp_path):
     assert "cannot be read as a checkpoint" in done.stderr
 
 
-def test_a_folded_stem_computes_the_same():
+def test_the_command_refuses_what_it_cannot_do_before_it_begins(deepssim, encoder, tmp_path):
+    checkpoint = tmp_path / "best.safetensors"
+    save_encoder(checkpoint, encoder.state_dict(), TINY)
+    out = tmp_path / "x.onnx"
+    for arguments, message in (
+        ([checkpoint, "--out", tmp_path / "x.pt"], "must end in .onnx"),
+        (["--out", out], "give either a checkpoint"),
+        ([checkpoint, "--from-torchscript", checkpoint, "--out", out], "give either a checkpoint"),
+        ([checkpoint, "--out", out, "--precision", "int8"], "give a folder of them with --images"),
+        ([checkpoint, "--out", out, "--size", "0x9"], "is no size in pixels"),
+    ):
+        done = deepssim("export", *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+    assert not out.exists()
+
+
+def test_a_folded_stem_computes_the_same(tmp_path):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = ConvNextTinyGeM(dim=8).eval()
     images = torch.rand(2, 1, 40, 32) * 255
     with torch.no_grad():
         expected = network(images)
-        network.fold_channels()
-        assert network.stem.in_channels == 1
-        torch.testing.assert_close(network(images), expected, atol=1e-5, rtol=0)
+    out = tmp_path / "tiny.onnx"
+    described = Description(
+        "convnext-tiny-gem", {"dim": 8}, 64, 48, "deepssimpp", {"published": "DeepSSIM++", "sha256": "ab"}
+    )
+    made = export_encoder(network, described, out, size=(40, 32))
+    assert made.is_any_size
+    assert network.stem.in_channels == 3  # as it was
+    np.testing.assert_allclose(Graph(out.read_bytes())(images.numpy()), expected.numpy(), atol=1e-5)
+    metric = load_metric(str(out))
+    assert (metric.height, metric.width) == (40, 32)
+    assert metric.provenance.startswith("Published checkpoint of DeepSSIM++, SHA-256 ab;")
+    import onnx
+
+    kernels = [t.dims for t in onnx.load(out).graph.initializer if list(t.dims[2:]) == [4, 4]]
+    assert [list(dims) for dims in kernels] == [[96, 1, 4, 4]]
+
+
+def test_images_come_from_all_over_a_folder(tmp_path):
+    ramp = np.repeat(np.arange(4, dtype=np.uint8), 12).reshape(8, 6)  # rows of pairs, whose mean is the first of them
+    for i in range(40):
+        Image.fromarray(ramp + np.uint8(i)).save(tmp_path / f"{i:02d}.png")
+    (tmp_path / "99.png").write_bytes(b"no image")
+    found = sample_images(list_images(tmp_path), (4, 3), 5)
+    assert found.shape == (4, 4, 3)  # the fifth is the damaged one
+    assert found[:, 0, 0].tolist() == [0, 10, 20, 30]
+    assert len(sample_images(list_images(tmp_path), (4, 3))) == 40
+    volume = tmp_path / "volume.npy"
+    np.save(volume, np.arange(50, dtype=np.uint8)[:, None, None] + ramp)
+    assert sample_images(list_images(volume), (4, 3), 6)[:, 0, 0].tolist() == [0, 10, 20, 29, 39, 49]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "a.png").write_bytes(b"no image")
+    with pytest.raises(UsageError, match="can be read"):
+        sample_images(list_images(empty), (4, 3))
 
 
 def test_the_intensity_rule_forgets_units_and_survives_constants():

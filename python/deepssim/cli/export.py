@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from deepssim.cli._options import echo_json, talk_options
+from deepssim.cli._options import Dimensions, echo_json, talk_options
+
+if TYPE_CHECKING:
+    from deepssim.export import Exported
+
+PRECISIONS = ("fp32", "fp16", "int8")  # of deepssim.precision, which is not loaded for a help text
 
 
 @click.command("export")
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--from-torchscript", "archive", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              metavar="FILE.pt",
               help="A published checkpoint instead, best_model_jit.pt; nothing in it is executed.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.onnx", help="The metric bundle.")
-@click.option("--name", help="Of the metric.  [default: the run's]")
 @click.option("--images", type=click.Path(path_type=Path, exists=True),
-              help="Images that PyTorch and ONNX Runtime are also compared on, up to 256.")  # fmt: skip
+              help="Real images: up to 1,024 from all over are compared too; fp16, int8 need them.")  # fmt: skip
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True,
+              help="fp16: half the size; int8: a third or less, faster on a CPU, and often too coarse.")  # fmt: skip
+@click.option("--size", type=Dimensions(), metavar="HxW",
+              help="Rows and columns that images are brought to.  [default: those of the training]")  # fmt: skip
+@click.option("--name", help="Of the metric.  [default: the run's]")
 @click.option("--opset", type=click.IntRange(18, 23), default=18, show_default=True, help="Of ONNX operators.")
 @click.option("--description", default="", help="One sentence on what it is.")
 @click.option("--licence", default="", help="Of the weights.")
@@ -25,8 +36,10 @@ def command(
     checkpoint: Path | None,
     archive: Path | None,
     out: Path,
-    name: str | None,
     images: Path | None,
+    precision: str,
+    size: tuple[int, int] | None,
+    name: str | None,
     opset: int,
     description: str,
     licence: str,
@@ -36,10 +49,12 @@ def command(
     """Export CHECKPOINT, an encoder's .safetensors of deepssim train, as a metric bundle in ONNX.
 
     The bundle takes raw grey images; z-score and normalisation are inside. PyTorch and ONNX Runtime embed the same
-    images at several batch sizes first: where they differ by more than 1e-4, nothing is written.
+    images at several batch sizes first: where they differ by more than 1e-4, nothing is written. In fp16 or int8,
+    99 % of the images of --images must keep their nearest one, and no score may move by more than .01.
 
     \b
     deepssim export runs/mine/best.safetensors --out mine.onnx --images train/
+    deepssim export runs/mine/best.safetensors --out small.onnx --images train/ --precision int8
     deepssim export --from-torchscript best_model_jit.pt --out deepssim.onnx --images train/
     deepssim audit train/ generated/ --metric deepssim.onnx --thresholds .60,.85
     """
@@ -50,30 +65,45 @@ def command(
         raise UsageError(f"{out.name} must end in .onnx")
     if (checkpoint is None) == (archive is None):
         raise UsageError("give either a checkpoint of deepssim train or --from-torchscript FILE")
+    if precision != "fp32" and images is None:
+        raise UsageError(f"{precision} is measured on real images: give a folder of them with --images")
     require_training()
     from deepssim.cli._progress import make_progress
-    from deepssim.export import export_encoder
-    from deepssim.images import Image, list_images, read_tasks
+    from deepssim.export import export_encoder, sample_images
+    from deepssim.images import list_images
+    from deepssim.matrix import make_parent
     from deepssim.models.checkpoint import load_encoder
     from deepssim.models.published import load_published
 
     progress = make_progress(quiet)
+    make_parent(out)
     if archive is not None:
         encoder, described = load_published(archive)
     else:
         assert checkpoint is not None
         encoder, described = load_encoder(checkpoint)
-    real = []
-    for result in read_tasks(list_images(images)) if images is not None else ():
-        real += [item.pixels for item in result.items if isinstance(item, Image)]
-        if len(real) >= 256:
-            break
-    progress.status(f"exporting {described.architecture}, {described.height} x {described.width} pixels")
+    height, width = size or (described.height, described.width)
+    real = sample_images(list_images(images), (height, width)) if images is not None else ()
+    progress.status(f"exporting {described.architecture}, {height} x {width} pixels, {len(real):,} real images")
     made = export_encoder(
-        encoder, described, out, name=name, text=description, licence=licence, images=real[:256], opset=opset
-    )
+        encoder, described, out, name=name, text=description, licence=licence, images=real, opset=opset,
+        precision=precision, size=size,
+    )  # fmt: skip
+    _tell(made, as_json)
+
+
+def _tell(made: Exported, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    agreement = made.agreement
     if as_json:
         echo_json({"path": str(made.path), "largest_error": made.error, "n_images": made.n_images,
-                   "n_bytes": made.n_bytes})  # fmt: skip
+                   "n_bytes": made.n_bytes, "precision": made.precision, "is_any_size": made.is_any_size,
+                   "agreement": asdict(agreement) if agreement else None})  # fmt: skip
         return
     click.echo(f"{made.path}: {made.n_bytes / 2**20:.1f} MiB, embeddings within {made.error:.1e} of PyTorch's")
+    if agreement:
+        click.echo(
+            f"{made.precision}: of {agreement.n_images:,} images {agreement.rank1:.1%} keep their nearest, "
+            f"scores move by at most {agreement.score_error:.4f}"
+        )
