@@ -188,6 +188,7 @@ def deform(
     columns = np.arange(array.shape[1], dtype=np.float64)[None, :]
     d_rows = np.zeros(array.shape)
     d_columns = np.zeros(array.shape)
+    bump, part = np.empty(array.shape), np.empty(array.shape)
     weights = _structure(array)
     placed: list[tuple[float, float, float]] = []
     for _ in range(int(rng.integers(n_bumps[0], n_bumps[1], endpoint=True))):
@@ -197,12 +198,15 @@ def deform(
         row, column = _draw_centre(array.shape, weights, placed, width, rng)
         placed.append((row, column, width))
         bump_rows = amplitude * np.exp(-0.5 * ((rows - row) / width) ** 2)
-        bump = bump_rows * np.exp(-0.5 * ((columns - column) / width) ** 2)
-        d_rows += np.sin(angle) * bump
-        d_columns += np.cos(angle) * bump
+        np.multiply(bump_rows, np.exp(-0.5 * ((columns - column) / width) ** 2), out=bump)
+        d_rows += np.multiply(np.sin(angle), bump, out=part)
+        d_columns += np.multiply(np.cos(angle), bump, out=part)
+    d_rows += rows
+    d_columns += columns
     # Chest films reach the edge: zeros from outside would be a black rim, which is not a change of anatomy.
-    rows = np.clip(rows + d_rows, 0.0, array.shape[0] - 1.0)
-    return _sample(array, rows, np.clip(columns + d_columns, 0.0, array.shape[1] - 1.0))
+    np.clip(d_rows, 0.0, array.shape[0] - 1.0, out=d_rows)
+    np.clip(d_columns, 0.0, array.shape[1] - 1.0, out=d_columns)
+    return _sample(array, d_rows, d_columns)
 
 
 def lesion(image: Image, rng: np.random.Generator) -> Image:
@@ -435,16 +439,41 @@ def _sample(image: Image, rows: NDArray[np.float64], columns: NDArray[np.float64
     height, width = image.shape
     padded = np.zeros((height + 3, width + 3), dtype=np.float32)
     padded[1 : height + 1, 1 : width + 1] = image
-    r = np.clip(rows + 1.0, 0.0, height + 1.0)
-    c = np.clip(columns + 1.0, 0.0, width + 1.0)
-    r0, c0 = r.astype(np.intp), c.astype(np.intp)
-    fr, fc = (r - r0).astype(np.float32), (c - c0).astype(np.float32)
-    first = r0 * (width + 3) + c0
     flat = padded.ravel()
-    top = flat[first] * (1 - fc) + flat[first + 1] * fc
-    first += width + 3
-    bottom = flat[first] * (1 - fc) + flat[first + 1] * fc
-    return np.asarray(top * (1 - fr) + bottom * fr, dtype=np.float32)
+    # In place wherever it can be: at these sizes fresh memory costs more than the arithmetic.
+    first, fr = _split(rows, height)
+    c0, fc = _split(columns, width)
+    first *= width + 3
+    first += c0
+    gc = 1 - fc
+    top = _between(flat, first, gc, fc)
+    first += width + 2
+    bottom = _between(flat, first, gc, fc)
+    top *= 1 - fr
+    bottom *= fr
+    top += bottom
+    return top
+
+
+def _split(positions: NDArray[np.float64], length: int) -> tuple[NDArray[np.intp], Image]:
+    """Split positions in pixels, moved by the margin and kept on it, into whole part and fraction."""
+    moved = positions + 1.0
+    np.clip(moved, 0.0, length + 1.0, out=moved)
+    whole = moved.astype(np.intp)
+    moved -= whole
+    return whole, moved.astype(np.float32)
+
+
+def _between(flat: Image, first: NDArray[np.intp], weight: Image, weight_next: Image) -> Image:
+    """Weigh each value with the next one; `first` goes on by one."""
+    # No index is out of range: "clip" only spares the buffer that "raise" needs.
+    here: Image = flat.take(first, mode="clip")
+    here *= weight
+    first += 1
+    after = flat.take(first, mode="clip")
+    after *= weight_next
+    here += after
+    return here
 
 
 def _block_mean(image: Image, block: int) -> Image:
