@@ -8,11 +8,12 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deepssim.errors import StoreError, UsageError
+from deepssim.errors import DeepSSIMError, StoreError, UsageError
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -77,6 +78,34 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def work_folder(out: Path, fingerprint: str) -> Iterator[Path]:
+    """Hold a folder beside `out` for work under way, gone at the end; a kill leaves it for the next run to go on.
+
+    Args:
+        out: The file that the work is for; its folder exists.
+        fingerprint: 16 hexadecimal digits of everything that the work depends on: work of another is removed.
+
+    Raises:
+        UsageError: Another process holds it.
+    """
+    work = make_private_folder(out.with_name(f".{out.name}.work-{fingerprint}"))
+    with locked(work):
+        remove_leftovers(work)
+        ours = re.compile(rf"\.{re.escape(out.name)}\.work-[0-9a-f]{{16}}")
+        for folder in out.parent.iterdir():
+            if folder != work and ours.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+                with locked(folder):
+                    shutil.rmtree(folder)
+        try:
+            yield work
+        except DeepSSIMError:
+            # The same command would fail again: nothing to go on from, and pixels of patients are in there.
+            shutil.rmtree(work)
+            raise
+        shutil.rmtree(work)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,15 +6,12 @@ depend on. The result gets its name when it is whole.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
-import re
-import shutil
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -22,14 +19,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deepssim.disk import FILE_MODE, locked, make_private_folder, remove_leftovers, replacing, write_json
-from deepssim.errors import DeepSSIMError, MemoryLimitError, UsageError
+from deepssim.disk import FILE_MODE, replacing, work_folder, write_json
+from deepssim.errors import MemoryLimitError, UsageError
 from deepssim.image_ops import similarity_matrix
 from deepssim.image_ops.similarity import Window
-from deepssim.images import ImageOptions, Listing, Skipped, list_images, listing_signature
+from deepssim.images import ImageOptions, Listing, list_images, listing_signature
 from deepssim.pixel_set import PixelRules, PixelSet, Size, read_pixel_set
 from deepssim.progress import Progress, Silent
-from deepssim.tables import safe_cell
+from deepssim.tables import write_csv
 
 __all__ = ["MatrixKind", "MatrixOptions", "MatrixResult", "compute_matrix"]
 
@@ -237,25 +234,16 @@ def compute_matrix(
             raise UsageError(f"{out} lies inside the images ({source}): name a file outside for the matrix")
     listings = (list_images(real, options.images), list_images(synthetic, options.images))
     make_parent(out)
-    work = _work_folder(out, _fingerprint(listings, options))
-    with locked(make_private_folder(work)):
-        remove_leftovers(work)
-        _remove_stale(out, work)
-        try:
-            sets = _read_sets(listings, work, options, progress)
-            names = [_names(one, listing) for one, listing in zip(sets, listings, strict=True)] if (
-                targets.is_reference) else []  # fmt: skip
-            grid = _Grid(work, len(sets[0]), len(sets[1]), options.tile_side(sets[0].size))
-            started = time.monotonic()
-            _fill(grid, sets, options, progress)
-            seconds = time.monotonic() - started
-            targets.write_indices(sets, names)
-            targets.write_matrix(grid)
-        except DeepSSIMError:
-            # The same command would fail again: nothing to go on from, and pixels of patients are in there.
-            shutil.rmtree(work)
-            raise
-        shutil.rmtree(work)
+    with work_folder(out, _fingerprint(listings, options)) as work:
+        sets = _read_sets(listings, work, options, progress)
+        names = [_names(one, listing) for one, listing in zip(sets, listings, strict=True)] if (
+            targets.is_reference) else []  # fmt: skip
+        grid = _Grid(work, len(sets[0]), len(sets[1]), options.tile_side(sets[0].size))
+        started = time.monotonic()
+        _fill(grid, sets, options, progress)
+        seconds = time.monotonic() - started
+        targets.write_indices(sets, names)
+        targets.write_matrix(grid)
     n_left_out = [one.n_skipped for one in sets]
     return MatrixResult(
         targets.out, targets.real, targets.synthetic, targets.skipped, len(sets[0]), len(sets[1]), sets[0].size,
@@ -286,19 +274,6 @@ def _fingerprint(listings: Sequence[Listing], options: MatrixOptions) -> str:
     }
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _work_folder(out: Path, fingerprint: str) -> Path:
-    return out.with_name(f".{out.name}.work-{fingerprint}")
-
-
-def _remove_stale(out: Path, work: Path) -> None:
-    """Remove what runs of this result with other images or options left."""
-    ours = re.compile(rf"\.{re.escape(out.name)}\.work-[0-9a-f]{{16}}")
-    for folder in out.parent.iterdir():
-        if folder != work and ours.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
-            with locked(folder):
-                shutil.rmtree(folder)
 
 
 def _read_sets(
@@ -413,9 +388,8 @@ class _Targets:
                     np.savez(file, data=np.array(names[k]))
             else:
                 rows = enumerate(zip(sets[k].ids, sets[k].paths, strict=True))
-                _write_csv(path, (place, "id", "path"), ((n, *texts) for n, texts in rows))
-        left_out = [(name, item) for name, one in zip(("real", "synthetic"), sets, strict=True) for item in one.skipped]
-        _write_csv(self.skipped, ("set", "id", "path", "code", "reason"), map(_skipped_row, left_out))
+                write_csv(path, (place, "id", "path"), ((n, *texts) for n, texts in rows))
+        write_skipped(self.skipped, dict(zip(("real", "synthetic"), sets, strict=True)))
 
     def write_matrix(self, grid: _Grid) -> None:
         """Give the matrix its name, or make the reference's file of it."""
@@ -433,16 +407,7 @@ class _Targets:
                 member.write(rows.astype("<f2").tobytes())
 
 
-def _skipped_row(entry: tuple[str, Skipped]) -> tuple[str, ...]:
-    name, item = entry
-    return name, item.id, item.path, item.code, item.reason
-
-
-def _write_csv(path: Path, names: Sequence[str], rows: Any) -> None:
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
-    ):
-        writer = csv.writer(out)
-        writer.writerow(names)
-        writer.writerows([safe_cell(value) for value in row] for row in rows)
+def write_skipped(path: Path, sets: Mapping[str, PixelSet]) -> None:
+    """Write what was left out of sets, by the name of each set, as CSV."""
+    left_out = ((name, i.id, i.path, i.code, i.reason) for name, one in sets.items() for i in one.skipped)
+    write_csv(path, ("set", "id", "path", "code", "reason"), left_out)

@@ -34,11 +34,13 @@ class PixelRules:
         with_byte_range: Whether grey values must lie between 0 and 255: an image that is no 8-bit image is then
             scaled to them by `byte_grey`.
         least_side: Fewest rows and columns of an image, in pixels.
+        with_rounding: Whether grey values are rounded to whole numbers once the image has its size.
     """
 
     size: Size | None = None
     with_byte_range: bool = False
     least_side: int = 1
+    with_rounding: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class PixelSet:
         size: Rows and columns of every image, in pixels.
         ids: Of the images, in order.
         paths: Of their files.
+        groups: Their patients; None where one is not known.
         skipped: What was left out.
         n_resized: Images that had another size.
         n_scaled: Images whose grey values were scaled.
@@ -59,6 +62,7 @@ class PixelSet:
     size: Size
     ids: list[str]
     paths: list[str]
+    groups: list[str | None]
     skipped: list[Skipped]
     n_resized: int
     n_scaled: int
@@ -80,6 +84,13 @@ class PixelSet:
             raise UsageError(f"{self.path} is shorter than it was: another program changed it; start again")
         return block.reshape(-1, *self.size)
 
+    def read_some(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return some images in the order that is asked for, a new array ``(len(chosen), rows, columns)``."""
+        block = np.empty((len(chosen), *self.size), np.float32)
+        for place, index in enumerate(chosen.tolist()):
+            block[place] = self.read(index, index + 1)[0]
+        return block
+
     @classmethod
     def load(cls, path: Path) -> Self | None:
         """Return the set that a run before this one finished, None where there is none."""
@@ -93,7 +104,7 @@ class PixelSet:
     def save(self) -> None:
         """Record the set beside its file; from then on `load` finds it."""
         skipped = [(item.id, item.path, item.code, item.reason) for item in self.skipped]
-        value = {name: getattr(self, name) for name in ("size", "ids", "paths", "n_resized", "n_scaled")}
+        value = {name: getattr(self, name) for name in ("size", "ids", "paths", "groups", "n_resized", "n_scaled")}
         write_json(_record(self.path), {**value, "skipped": skipped})
 
 
@@ -112,6 +123,7 @@ class _Reader:
             self.size, self.first = like.size, like.ids[0]
         self.ids: list[str] = []
         self.paths: list[str] = []
+        self.groups: list[str | None] = []
         self.skipped = list(listing.ignored)
         self.n_resized = self.n_scaled = 0
 
@@ -124,6 +136,8 @@ class _Reader:
             pixels = byte_grey(pixels)
             self.n_scaled += 1
         pixels = self._sized(item, pixels)
+        if self.rules.with_rounding:
+            pixels = np.rint(pixels)
         if pixels.min() == pixels.max():
             text = f"is constant at {self._text(pixels.shape)} pixels, so no likeness is defined"
             self.skipped.append(Skipped(item.id, item.path, "constant", text))
@@ -131,6 +145,7 @@ class _Reader:
         out.write(np.ascontiguousarray(pixels).tobytes())
         self.ids.append(item.id)
         self.paths.append(item.path)
+        self.groups.append(item.group)
 
     def _sized(self, item: Image, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         shape = (pixels.shape[0], pixels.shape[1])
@@ -192,7 +207,9 @@ def read_pixel_set(
     if reader.size is None or not reader.ids:
         why = f"; of the first: {reader.skipped[0].reason}" if reader.skipped else ""
         raise UsageError(f"no image of {listing.source} can be used{why}")
-    made = PixelSet(path, reader.size, reader.ids, reader.paths, reader.skipped, reader.n_resized, reader.n_scaled)
+    made = PixelSet(
+        path, reader.size, reader.ids, reader.paths, reader.groups, reader.skipped, reader.n_resized, reader.n_scaled
+    )  # fmt: skip
     made.save()
     return made
 

@@ -6,7 +6,7 @@ The bytes of a table depend on its rows alone, not on the chunks in which they c
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -139,6 +139,17 @@ def safe_cell(value: object) -> object:
         "'=1+1"
     """
     return "'" + value if isinstance(value, str) and value.startswith(CSV_TRIGGERS) else value
+
+
+def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV of text and numbers, atomically; no text is taken for a formula."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
+    ):
+        writer = csv.writer(out)
+        writer.writerow(names)
+        writer.writerows([safe_cell(value) for value in row] for row in rows)
 
 
 def _rows(table: pa.Table) -> Iterator[list[object]]:
