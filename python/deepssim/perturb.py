@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.errors import UsageError
+from deepssim.perturb_grid import block_mean, convolve, sample
 
 Image = NDArray[np.float32]
 ViewKind = Literal["aligned", "perturbed", "hard"]
@@ -101,7 +102,7 @@ def gaussian_blur(image: Image, sigma_px: float) -> Image:
     taps = np.exp(-0.5 * (offsets / sigma_px) ** 2)
     taps = (taps / (2.0 * taps.sum() - taps[0])).astype(np.float32)
     for axis in (0, 1):
-        array = _convolve(array, taps, axis)
+        array = convolve(array, taps, axis)
     return array
 
 
@@ -206,7 +207,7 @@ def deform(
     # Chest films reach the edge: zeros from outside would be a black rim, which is not a change of anatomy.
     np.clip(d_rows, 0.0, array.shape[0] - 1.0, out=d_rows)
     np.clip(d_columns, 0.0, array.shape[1] - 1.0, out=d_columns)
-    return _sample(array, d_rows, d_columns)
+    return sample(array, d_rows, d_columns)
 
 
 def lesion(image: Image, rng: np.random.Generator) -> Image:
@@ -358,7 +359,7 @@ def apply_view(image: Image, view: View) -> Image:
     # The way back from the view to the image: every step is undone, the last one first.
     source_rows = (cosine * rows + sine * columns) * (-1.0 if view.flip_rows else 1.0)
     source_columns = (cosine * columns - sine * rows) * (-1.0 if view.flip_columns else 1.0)
-    return _gamma(_sample(array, source_rows + centre[0], source_columns + centre[1]), view.gamma)
+    return _gamma(sample(array, source_rows + centre[0], source_columns + centre[1]), view.gamma)
 
 
 def _as_grid(image: NDArray[Any]) -> Image:
@@ -402,27 +403,6 @@ def _gamma(image: Image, gamma: float) -> Image:
     return np.asarray(np.power(image, np.float32(gamma)), dtype=np.float32)
 
 
-def _convolve(image: Image, taps: Image, axis: int) -> Image:
-    """Convolve along one axis with a symmetric kernel given from its centre outwards."""
-    radius, length = len(taps) - 1, image.shape[axis]
-    margin = [(0, 0), (0, 0)]
-    margin[axis] = (radius, radius)
-    padded = np.pad(image, margin, mode="symmetric")
-    if axis == 1:
-        padded = padded.T
-
-    def window(start: int) -> Image:
-        return padded[start : start + length]
-
-    out: Image = taps[0] * window(radius)
-    pair = np.empty_like(out)
-    for k in range(1, radius + 1):
-        np.add(window(radius - k), window(radius + k), out=pair)
-        pair *= taps[k]
-        out += pair
-    return out.T if axis == 1 else out
-
-
 def _bias_field(size: tuple[int, ...], rng: np.random.Generator) -> Image:
     """Draw a smooth field with largest absolute value 1, from the first cosines without the mean."""
     orders = np.arange(_BIAS_ORDER)
@@ -434,61 +414,13 @@ def _bias_field(size: tuple[int, ...], rng: np.random.Generator) -> Image:
     return np.asarray(field / peak if peak > 0 else field, dtype=np.float32)
 
 
-def _sample(image: Image, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Image:
-    """Interpolate linearly at positions in pixels; zeros outside, with a ramp of one pixel at the border."""
-    height, width = image.shape
-    padded = np.zeros((height + 3, width + 3), dtype=np.float32)
-    padded[1 : height + 1, 1 : width + 1] = image
-    flat = padded.ravel()
-    # In place wherever it can be: at these sizes fresh memory costs more than the arithmetic.
-    first, fr = _split(rows, height)
-    c0, fc = _split(columns, width)
-    first *= width + 3
-    first += c0
-    gc = 1 - fc
-    top = _between(flat, first, gc, fc)
-    first += width + 2
-    bottom = _between(flat, first, gc, fc)
-    top *= 1 - fr
-    bottom *= fr
-    top += bottom
-    return top
-
-
-def _split(positions: NDArray[np.float64], length: int) -> tuple[NDArray[np.intp], Image]:
-    """Split positions in pixels, moved by the margin and kept on it, into whole part and fraction."""
-    moved = positions + 1.0
-    np.clip(moved, 0.0, length + 1.0, out=moved)
-    whole = moved.astype(np.intp)
-    moved -= whole
-    return whole, moved.astype(np.float32)
-
-
-def _between(flat: Image, first: NDArray[np.intp], weight: Image, weight_next: Image) -> Image:
-    """Weigh each value with the next one; `first` goes on by one."""
-    # No index is out of range: "clip" only spares the buffer that "raise" needs.
-    here: Image = flat.take(first, mode="clip")
-    here *= weight
-    first += 1
-    after = flat.take(first, mode="clip")
-    after *= weight_next
-    here += after
-    return here
-
-
-def _block_mean(image: Image, block: int) -> Image:
-    height, width = (n // block * block for n in image.shape)
-    cells = image[:height, :width].reshape(height // block, block, width // block, block)
-    return np.asarray(cells.mean(axis=(1, 3)), dtype=np.float32)
-
-
 def _block_size(size: tuple[int, ...]) -> int:
     return max(1, min(size) // _STRUCTURE_CELLS)
 
 
 def _foreground(image: Image) -> NDArray[np.float64]:
     """Weigh the cells of a coarse grid: 1 on the foreground, 0 elsewhere."""
-    cells = _block_mean(image, _block_size(image.shape))
+    cells = block_mean(image, _block_size(image.shape))
     return np.asarray(cells > float(image.min()) + _FOREGROUND_LEVEL * _value_range(image), dtype=np.float64)
 
 
@@ -498,7 +430,7 @@ def _structure(image: Image) -> NDArray[np.float64]:
     energy = np.zeros_like(image)
     energy[1:-1] += (image[2:] - image[:-2]) ** 2
     energy[:, 1:-1] += (image[:, 2:] - image[:, :-2]) ** 2
-    cells = gaussian_blur(_block_mean(energy, block), _STRUCTURE_SIGMA * min(image.shape) / block)
+    cells = gaussian_blur(block_mean(energy, block), _STRUCTURE_SIGMA * min(image.shape) / block)
     return np.sqrt(cells) * _foreground(image)
 
 
@@ -520,7 +452,10 @@ def _draw_centre(
         total = candidate.sum()
         if total > 0.0:
             break
-    cell = int(rng.choice(candidate.size, p=(candidate / total).ravel()))
+    # As Generator.choice draws, without its checks: they take longer than the draw.
+    cumulative = (candidate / total).ravel().cumsum()
+    cumulative /= cumulative[-1]
+    cell = int(cumulative.searchsorted(rng.random(), side="right"))
     row, column = np.divmod(cell, candidate.shape[1])
     jitter = rng.random(2)
     return float((row + jitter[0]) * block), float((column + jitter[1]) * block)
