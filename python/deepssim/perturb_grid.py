@@ -87,10 +87,10 @@ def _between(flat: Image, first: NDArray[np.intp], weight: Image, weight_next: I
 def block_mean(image: Image, block: int) -> Image:
     """Average blocks of so many rows and columns; what does not fill a block is left out."""
     height, width = (n // block * block for n in image.shape)
-    if block >= 8:
+    if block >= 8 or min(height, width) < 2 * block or not image.flags.c_contiguous:
         cells = image[:height, :width].reshape(height // block, block, width // block, block)
         return np.asarray(cells.mean(axis=(1, 3)), dtype=np.float32)
-    # Of a few values NumPy's mean is the sum from left to right, row by row: here of all cells at once.
+    # NumPy sums each such cell from left to right, row by row. So does this, all at once: draws depend on the bits.
     total = np.zeros((height // block, width // block), dtype=np.float32)
     for row in range(block):
         line = image[row:height:block, :width:block].copy()
