@@ -23,6 +23,7 @@ COMMANDS = {
     "export": "Export a trained encoder as a metric bundle in ONNX.",
     "info": "Describe a store, a metric bundle, a calibration or an audit.",
     "matrix": "Compare every real image with every synthetic one: SSIM, FSIM or correlation.",
+    "pairs": "Make or choose training pairs of an encoder, with their SSIM.",
     "report": "Make the report of an audit again, with or without images.",
     "score": "Do what audit does from two stores of embeddings.",
     "train": "Train an encoder on your own images.",
