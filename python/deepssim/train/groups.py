@@ -8,7 +8,6 @@ making partners costs more than looking at them.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from deepssim.image_ops import similarity_matrix
-from deepssim.perturb import degrade, near_copy
+from deepssim.partners import make_partner
 from deepssim.train.anchors import Anchors
 
 __all__ = ["GROUP", "Block", "GroupOptions", "Groups", "draw_step"]
@@ -115,21 +114,16 @@ class Groups(Dataset[Block]):
         other = self.anchors.neighbour(i, rng)
         made = [
             anchor,
-            degrade(anchor, rng),
-            _changed(anchor, rng, _NEAR_PX),
-            _changed(anchor, rng, _STRONG_PX),
-            degrade(self.anchors.images[other].astype(np.float32) / np.float32(255), rng)
-            if other is not None
-            else _changed(anchor, rng, _NEAR_PX),
+            make_partner(anchor, "artefacts", rng).image,
+            make_partner(anchor, "deformed", rng, amplitude_px=_NEAR_PX).image,
+            make_partner(anchor, "deformed", rng, amplitude_px=_STRONG_PX).image,
         ]
+        if other is None:
+            made.append(make_partner(anchor, "deformed", rng, amplitude_px=_NEAR_PX).image)
+        else:
+            neighbour = self.anchors.images[other].astype(np.float32) / np.float32(255)
+            made.append(make_partner(anchor, "same", rng, other=neighbour).image)
         return np.stack([np.rint(image * 255).astype(np.uint8) for image in made])
-
-
-def _changed(
-    image: NDArray[np.float32], rng: np.random.Generator, amplitudes: tuple[float, float]
-) -> NDArray[np.float32]:
-    amplitude = math.exp(rng.uniform(math.log(amplitudes[0]), math.log(amplitudes[1])))
-    return near_copy(image, rng, amplitude_px=(0.7 * amplitude, amplitude))
 
 
 def draw_step(block: Block, options: GroupOptions, seed: int, number: int, step: int) -> Step:

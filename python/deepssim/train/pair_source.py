@@ -6,7 +6,7 @@ import csv
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from deepssim.errors import UsageError
 from deepssim.image_ops import resize_area, unit_grey
 from deepssim.images import read_image
 from deepssim.images.text import one_line
+from deepssim.pairs import file_of
 from deepssim.train.loop import Batch
 from deepssim.train.validation import Validation, embed
 
@@ -25,7 +26,6 @@ __all__ = ["PairList", "PairSource", "PairValidation", "read_pairs"]
 
 SPLITS = ("train", "valid")
 _COLUMNS = ("real_key", "synth_key", "ssim", "split")
-_SEPARATOR = "___"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +95,6 @@ def _add(lists: dict[str, PairList], row: dict[str, str], where: str) -> None:
     pairs.real.append(row["real_key"])
     pairs.synthetic.append(row["synth_key"])
     pairs.ssim.append(value)
-
-
-def file_of(key: str) -> str:
-    """Return the file of a key, relative to the folder.
-
-    Raises:
-        UsageError: The key leads out of the folder.
-
-    Example:
-        >>> file_of("p07___gen-3"), file_of("p07/gen-3.png")
-        ('p07/gen-3.png', 'p07/gen-3.png')
-    """
-    name = key.replace(_SEPARATOR, "/", 1)
-    path = PurePosixPath(name if PurePosixPath(name).suffix else f"{name}.png")
-    if path.is_absolute() or ".." in path.parts:
-        raise UsageError(f"the key {one_line(key)} leads out of the folder of images")
-    return str(path)
 
 
 def _read(folder: Path, key: str, size: tuple[int, int]) -> NDArray[np.uint8]:
