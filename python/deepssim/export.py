@@ -62,7 +62,7 @@ class Exported:
         error: Largest difference of an element of an embedding between PyTorch and ONNX Runtime, in 32 bits.
         n_images: Real images that were compared beside random ones.
         n_bytes: Of the file.
-        precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        precision: One of `deepssim.precision.PRECISIONS`.
         agreement: Of a graph in fewer bits with the full one; None: it is the full one.
         is_any_size: Whether the graph also takes images of other sizes than the metric's.
     """
@@ -102,7 +102,7 @@ def export_encoder(
         licence: Of the weights.
         images: Real images in any unit, ``(height, width)``, that are compared too; brought to the input's size.
         opset: Version of ONNX operators.
-        precision: ``"fp32"``, or ``"fp16"`` or ``"int8"`` (see `deepssim.precision`), which need real images.
+        precision: One of `deepssim.precision.PRECISIONS`; all but ``"fp32"`` need real images.
         size: Rows and columns that images are brought to; None: those that the encoder was trained on.
 
     Raises:
@@ -298,7 +298,7 @@ def _reduced(model: Any, precision: str, real: NDArray[np.float32]) -> tuple[Any
         raise MetricError(
             f"{precision} changes too much on {agreement.n_images:,} images: {agreement.rank1:.1%} keep their nearest "
             f"(at least {LEAST_AGREEMENT:.0%} must), a score moves by {agreement.score_error:.4f} (at most "
-            f"{LARGEST_SCORE_ERROR:g} may): nothing was written; export {'fp16 or ' if precision == 'int8' else ''}fp32"
+            f"{LARGEST_SCORE_ERROR:g} may): nothing was written; export {'w16 or ' if precision == 'int8' else ''}fp32"
         )
     return reduced, agreement
 

@@ -79,7 +79,7 @@ def scores(path: Path, images: np.ndarray) -> np.ndarray:
     return rows @ rows.T
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", ["w16", "fp16", "int8"])
 def test_fewer_bits_find_the_same(precision, network, images, full, tmp_path):
     path = tmp_path / "small.onnx"
     made = written(network, images, path, precision)
@@ -103,6 +103,20 @@ def test_sixteen_bits_hold_every_product(network, images, tmp_path):
     assert not any(values.dtype == np.float32 and values.ndim > 1 for values in kept.values())
     inputs = {name for node in onnx.load(path).graph.node if node.op_type in ("Conv", "Gemm") for name in node.input}
     assert halves <= inputs
+
+
+def test_sixteen_bit_weights_are_cast_back_before_they_are_used(network, images, full, tmp_path):
+    path = tmp_path / "w16.onnx"
+    written(network, images, path, "w16")
+    kept = initializers(path)
+    halves = {values.shape for values in kept.values() if values.dtype == np.float16}
+    assert halves >= {(4, 1, 3, 3), (8, 4, 3, 3), (32, 280), (16, 32)}
+    # The same as a network whose weights were rounded, to the last bits of float32.
+    rounded = Grid().eval()
+    rounded.load_state_dict({name: value.half().float() for name, value in network.state_dict().items()})
+    with torch.no_grad():
+        expected = rounded(torch.from_numpy(images[:, None])).numpy()
+    np.testing.assert_allclose(Graph(path.read_bytes())(images[:, None]), expected, atol=1e-6)
 
 
 def test_eight_bits_leave_the_first_convolution_and_the_head(network, images, full, tmp_path):
@@ -145,14 +159,14 @@ def test_a_weight_beyond_sixteen_bits_is_named(network, images, tmp_path):
         written(large, images, tmp_path / "x.onnx", "fp16")
 
 
-@pytest.mark.parametrize(("precision", "n"), [("fp16", 31), ("int8", 255)])
+@pytest.mark.parametrize(("precision", "n"), [("w16", 31), ("fp16", 31), ("int8", 255)])
 def test_too_few_images_are_refused(precision, n, network, images, tmp_path):
     with pytest.raises(UsageError, match=f"or more, there are {n}: give a folder of more with --images"):
         written(network, images[:n], tmp_path / "x.onnx", precision)
 
 
 def test_an_unknown_precision_is_named(images, full):
-    with pytest.raises(UsageError, match="unknown precision 'int4': fp16 or int8"):
+    with pytest.raises(UsageError, match="unknown precision 'int4': w16, fp16, int8"):
         reduce_graph(onnx.load(full), "int4", images[:, None])
 
 

@@ -12,7 +12,7 @@ from deepssim.cli._options import Dimensions, echo_json, talk_options
 if TYPE_CHECKING:
     from deepssim.export import Exported
 
-PRECISIONS = ("fp32", "fp16", "int8")  # of deepssim.precision, which is not loaded for a help text
+PRECISIONS = ("fp32", "w16", "fp16", "int8")  # of deepssim.precision, which is not loaded for a help text
 
 
 @click.command("export")
@@ -22,9 +22,10 @@ PRECISIONS = ("fp32", "fp16", "int8")  # of deepssim.precision, which is not loa
               help="A published checkpoint instead, best_model_jit.pt; nothing in it is executed.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.onnx", help="The metric bundle.")
 @click.option("--images", type=click.Path(path_type=Path, exists=True),
-              help="Real images: up to 1,024 from all over are compared too; fp16, int8 need them.")  # fmt: skip
+              help="Real images: up to 1,024 from all over are compared too; all but fp32 need them.")  # fmt: skip
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True,
-              help="fp16: half the size; int8: a third or less, faster on a CPU, and often too coarse.")  # fmt: skip
+              help="w16: weights in 16 bits, half the size; fp16: multiplies so too; int8: a third or less, faster on "
+              "a CPU, and often too coarse.")  # fmt: skip
 @click.option("--size", type=Dimensions(), metavar="HxW",
               help="Rows and columns that images are brought to.  [default: those of the training]")  # fmt: skip
 @click.option("--name", help="Of the metric.  [default: the run's]")
@@ -49,7 +50,7 @@ def command(
     """Export CHECKPOINT, an encoder's .safetensors of deepssim train, as a metric bundle in ONNX.
 
     The bundle takes raw grey images; z-score and normalisation are inside. PyTorch and ONNX Runtime embed the same
-    images at several batch sizes first: where they differ by more than 1e-4, nothing is written. In fp16 or int8,
+    images at several batch sizes first: where they differ by more than 1e-4, nothing is written. In fewer bits
     99 % of the images of --images must keep their nearest one, and no score may move by more than .01.
 
     \b
