@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepssim.embed import Encoder, embed_listing
+from deepssim.embed import Encoder
+from deepssim.embed_stream import embed_listing
 from deepssim.images import list_images
 from deepssim.metric import load_metric
 from deepssim.phantom import make_cohort

@@ -1,4 +1,4 @@
-"""Images to embeddings, by a metric bundle in ONNX Runtime.
+"""Metric bundles in ONNX Runtime: images in, embeddings out.
 
 Batches have a fixed shape and the last one is padded: an embedding does not depend on how many images
 came with it.
@@ -7,25 +7,26 @@ came with it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepssim.errors import ImageError, MetricError, UsageError
+from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
 from deepssim.image_ops import resize_area
-from deepssim.images import Image, Listing, Skipped, read_tasks
 from deepssim.metric import Metric
-from deepssim.working import Working, working_image
+from deepssim.search import usable_processors
 
 BATCH = 64
 # An embedding whose norm is further than this from 1 holds no usable direction.
 NORM_TOLERANCE = 1e-3
-DEVICES = ("auto", "cpu", "gpu")
+DEVICES = ("auto", "cpu", "cuda")
+CPU, CUDA, OPENVINO = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "OpenVINO"))
 
 
 def available_providers() -> list[str]:
@@ -112,13 +113,26 @@ class _Reader:
         return None if batch is None else {self.name: batch}
 
 
+def _providers(available: Sequence[str], device: str) -> list[str]:
+    if device == "cuda" and CUDA not in available:
+        raise UsageError(
+            "no GPU provider in this ONNX Runtime; pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+        )
+    processor = [OPENVINO, CPU] if OPENVINO in available else [CPU]
+    return [CUDA, *processor] if CUDA in available and device != "cpu" else processor
+
+
 class Encoder:
     """A metric bundle, ready to run.
 
+    On a processor each batch is the work of one thread, and several batches run at a time: small networks gain more
+    from that than from threads that share a batch, and an embedding does not depend on how many there are.
+
     Args:
         metric: The bundle.
-        device: ``"cpu"``, ``"gpu"`` (an error if it does not load) or ``"auto"``.
-        threads: Threads of ONNX Runtime; 0: its own choice.
+        device: ``"cpu"``, ``"cuda"`` (an error if it does not load) or ``"auto"``: a GPU if there is one. Where ONNX
+            Runtime was built with OpenVINO, that is what a processor means.
+        threads: Batches at a time; 0: one for each processor that this process may use.
 
     Raises:
         MetricError: The graph does not load or has other inputs and outputs than its metadata says.
@@ -126,20 +140,15 @@ class Encoder:
     """
 
     def __init__(self, metric: Metric, *, device: str = "auto", threads: int = 0) -> None:
+        if device not in DEVICES:
+            raise UsageError(f"unknown device {device!r}: {', '.join(DEVICES)}")
         self.metric = metric
         runtime = require("onnxruntime", "cpu")
-        available = runtime.get_available_providers()
-        wants_gpu = device == "gpu" or (device == "auto" and "CUDAExecutionProvider" in available)
-        providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if wants_gpu else ["CPUExecutionProvider"]
-        if device == "gpu" and "CUDAExecutionProvider" not in available:
-            raise UsageError(
-                "no GPU provider in this ONNX Runtime; pip uninstall onnxruntime, then pip install onnxruntime-gpu"
-            )
+        providers = _providers(runtime.get_available_providers(), device)
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Threads that spin between batches take the cores that decode images.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session: Any = runtime.InferenceSession(metric.model_bytes(), options, providers=providers)
         except MetricError:
@@ -147,9 +156,11 @@ class Encoder:
         except Exception as error:  # the runtime raises types of its own
             raise MetricError(f"{metric.path} does not load in ONNX Runtime: {str(error).splitlines()[0]}") from error
         self.provider: str = self._session.get_providers()[0]
-        if device == "gpu" and self.provider != "CUDAExecutionProvider":
+        if device == "cuda" and self.provider != CUDA:
             raise UsageError(f"a GPU was asked for, but ONNX Runtime fell back to {self.provider}")
         self.runtime_version: str = runtime.__version__
+        # Other providers share one batch among threads of their own.
+        self.threads = (threads or usable_processors()) if self.provider == CPU else 1
         self._check_signature()
 
     def _check_signature(self) -> None:
@@ -182,150 +193,26 @@ class Encoder:
         """
         metric = self.metric
         out = np.empty((len(prepared), metric.dim), np.float32)
-        batch = np.zeros((BATCH, 1, metric.height, metric.width), np.float32)
-        for start in range(0, len(prepared), BATCH):
-            part = prepared[start : start + BATCH]
-            batch[:] = 0
-            for i, image in enumerate(part):
-                batch[i, 0] = image
-            (result,) = self._session.run([self._output], {self._input: batch})
-            if result.shape != (BATCH, metric.dim):
-                raise MetricError(f"{metric.path} returned {result.shape}, its metadata says dim {metric.dim}")
-            out[start : start + len(part)] = result[: len(part)]
+        starts = range(0, len(prepared), BATCH)
+        if len(starts) < 2 or self.threads < 2:
+            for start in starts:
+                self._encode_batch(prepared[start : start + BATCH], out[start : start + BATCH])
+            return out
+        with ThreadPoolExecutor(min(self.threads, len(starts)), thread_name_prefix="deepssim-embed") as pool:
+            tasks = [
+                pool.submit(self._encode_batch, prepared[start : start + BATCH], out[start : start + BATCH])
+                for start in starts
+            ]
+            for task in tasks:
+                task.result()
         return out
 
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is kept of an image beside its embedding."""
-
-    id: str
-    path: str
-    group: str | None
-    width: int
-    height: int
-    pixel_hash: str
-
-
-@dataclass(slots=True)
-class EmbeddedChunk:
-    """A run of images in listing order, cut at the end of a read task.
-
-    Attributes:
-        first_task: The first read task of the chunk.
-        next_task: The task to go on with.
-        embeddings: ``(n, dim)`` float32.
-        records: One for each row.
-        skipped: Images that cannot be used.
-        digests: SHA-256 of what each read task read, in order.
-        working: Working image of each row; empty if none were asked for.
-    """
-
-    first_task: int
-    next_task: int
-    embeddings: NDArray[np.float32]
-    records: list[Record]
-    skipped: list[Skipped]
-    digests: list[str] = field(default_factory=list)
-    working: list[Working] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """An image on its way into a chunk."""
-
-    record: Record
-    pixels: NDArray[np.float32]
-    working: Working | None
-
-
-def _encode_images(
-    encoder: Encoder, images: list[_Waiting], skipped: list[Skipped]
-) -> tuple[NDArray[np.float32], list[_Waiting]]:
-    """Embed images; returns the embeddings and images of those that have one, and adds the others to `skipped`."""
-    embeddings = encoder.encode([image.pixels for image in images])
-    with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
-    good = np.abs(norms - 1.0) <= NORM_TOLERANCE  # False for NaN
-    usable = []
-    for image, is_good in zip(images, good, strict=True):
-        if is_good:
-            usable.append(image)
-            continue
-        record = image.record
-        size = f"{encoder.metric.height} x {encoder.metric.width}"
-        reason = f"the metric {encoder.metric.name} sees no structure in it (flat at {size} pixels)"
-        skipped.append(Skipped(record.id, record.path, "constant", reason))
-    # The graph's norms are off by some parts in a million; here they are 1 to the last bit of float32.
-    kept = embeddings[good].astype(np.float64) / norms[good, np.newaxis]
-    return np.ascontiguousarray(kept, np.float32), usable
-
-
-def embed_listing(
-    listing: Listing,
-    encoder: Encoder,
-    *,
-    first_task: int = 0,
-    chunk_rows: int = 8192,
-    with_working: bool = False,
-    threads: int | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[EmbeddedChunk]:
-    """Read and embed a listing chunk by chunk, in order, in constant memory.
-
-    Args:
-        listing: What to read.
-        encoder: The metric.
-        first_task: The read task to start at, where a chunk ended before.
-        chunk_rows: A chunk ends with the task that reaches so many images.
-        with_working: Whether chunks hold working images too.
-        threads: Threads that decode.
-        progress: Called with the number of images done since the last call.
-    """
-    images: list[_Waiting] = []
-    parts: list[NDArray[np.float32]] = []
-    chunk = EmbeddedChunk(first_task, first_task, np.empty((0, encoder.metric.dim), np.float32), [], [])
-
-    def encode_waiting() -> None:
-        embeddings, usable = _encode_images(encoder, images, chunk.skipped)
-        parts.append(embeddings)
-        chunk.records.extend(image.record for image in usable)
-        chunk.working.extend(image.working for image in usable if image.working is not None)
-        images.clear()
-
-    for result in read_tasks(listing, first_task=first_task, threads=threads):
-        chunk.digests.append(result.digest)
-        for item in result.items:
-            if isinstance(item, Skipped):
-                chunk.skipped.append(item)
-                continue
-            working = working_image(item.pixels) if with_working else None
-            images.append(_Waiting(_record(item), encoder.prepare(item.pixels), working))
-            if len(images) == BATCH:
-                encode_waiting()
-        if progress is not None:
-            progress(len(result.items))
-        if len(chunk.records) + len(images) >= chunk_rows or result.task_index + 1 == len(listing.tasks):
-            encode_waiting()
-            chunk.next_task, chunk.embeddings = result.task_index + 1, np.concatenate(parts)
-            yield chunk
-            chunk = EmbeddedChunk(chunk.next_task, chunk.next_task, chunk.embeddings[:0], [], [])
-            parts = []
-
-
-def _record(image: Image) -> Record:
-    height, width = image.pixels.shape
-    return Record(image.id, image.path, image.group, width, height, image.pixel_hash)
-
-
-def embed_image(encoder: Encoder, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Embed one image ``(height, width)``; returns ``(dim,)``.
-
-    Raises:
-        ImageError: The metric sees no structure in it.
-    """
-    embedding = encoder.encode([encoder.prepare(pixels)])[0]
-    if not abs(float(np.linalg.norm(embedding.astype(np.float64))) - 1.0) <= NORM_TOLERANCE:
-        raise ImageError("constant", f"the metric {encoder.metric.name} sees no structure in the image")
-    result: NDArray[np.float32] = embedding
-    return result
+    def _encode_batch(self, images: Sequence[NDArray[np.float32]], out: NDArray[np.float32]) -> None:
+        metric = self.metric
+        batch = np.zeros((BATCH, 1, metric.height, metric.width), np.float32)
+        for i, image in enumerate(images):
+            batch[i, 0] = image
+        (result,) = self._session.run([self._output], {self._input: batch})
+        if result.shape != (BATCH, metric.dim):
+            raise MetricError(f"{metric.path} returned {result.shape}, its metadata says dim {metric.dim}")
+        out[:] = result[: len(images)]

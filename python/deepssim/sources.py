@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deepssim.disk import make_private_folder, remove_leftovers, write_json
-from deepssim.embed import EmbeddedChunk, Encoder, embed_listing
+from deepssim.embed import Encoder
+from deepssim.embed_stream import EmbeddedChunk, embed_listing
 from deepssim.errors import DeepSSIMError, ImageError, StoreError
 from deepssim.images import Image, ImageOptions, Listing, listing_signature, read_image
 from deepssim.matching import Matcher, Subject

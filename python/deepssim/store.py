@@ -24,7 +24,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from deepssim.disk import read_json
-from deepssim.embed import Record
+from deepssim.embed_stream import Record
 from deepssim.errors import StoreError
 from deepssim.images import COUNTED_CODES, Skipped
 from deepssim.images.files import hash_file

@@ -13,7 +13,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from deepssim.disk import LOCK, locked, make_private_folder, remove_leftovers, replacing, write_json
-from deepssim.embed import EmbeddedChunk, Encoder, Record, embed_listing
+from deepssim.embed import Encoder
+from deepssim.embed_stream import EmbeddedChunk, Record, embed_listing
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import READER_VERSION, Listing, Skipped, decoder_versions, listing_digest
 from deepssim.store import (

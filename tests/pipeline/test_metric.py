@@ -179,3 +179,16 @@ def test_calibrations_survive_a_round_trip_and_bad_ones_are_named(tmp_path):
     for text in ("1", "a,b", ".9,.8", "nan,1", ".9,.95,.99"):
         with pytest.raises(UsageError):
             Calibration("pixel", *(Threshold(v) for v in parse_thresholds(text)), source="")
+
+
+def test_an_embedding_does_not_depend_on_how_many_threads_there_are():
+    rng = np.random.default_rng(4)
+    metric = load_metric("pixel")
+    images = [rng.random((metric.height, metric.width), np.float32) for _ in range(3 * BATCH + 5)]
+    one, many = (Encoder(metric, device="cpu", threads=n).encode(images) for n in (1, 4))
+    assert one.tobytes() == many.tobytes()
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(UsageError, match="unknown device 'gpu': auto, cpu, cuda"):
+        Encoder(load_metric("pixel"), device="gpu")

@@ -121,7 +121,7 @@ def run_options(function: F) -> F:
             ),
             click.option(
                 "--device",
-                type=click.Choice(["auto", "cpu", "gpu"]),
+                type=click.Choice(["auto", "cpu", "cuda"]),
                 default="auto",
                 show_default=True,
                 help="Where the metric runs.",

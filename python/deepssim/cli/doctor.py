@@ -58,7 +58,7 @@ def _runtime(advice: list[str]) -> dict[str, Any]:
         from deepssim.metric import load_metric
 
         for provider in available_providers():
-            device = {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "gpu"}.get(provider)
+            device = {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "cuda"}.get(provider)
             if device is None:
                 found["providers"][provider] = "there, not used by deepssim"
                 continue

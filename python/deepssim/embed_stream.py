@@ -1,0 +1,182 @@
+"""Images of a listing to embeddings, chunk by chunk: reading, preparing and embedding go on at the same time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepssim.embed import BATCH, NORM_TOLERANCE, Encoder
+from deepssim.images import Image, Listing, Skipped, read_tasks
+from deepssim.search import usable_processors
+from deepssim.working import Working, working_image
+
+__all__ = ["EmbeddedChunk", "Record", "embed_listing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is kept of an image beside its embedding."""
+
+    id: str
+    path: str
+    group: str | None
+    width: int
+    height: int
+    pixel_hash: str
+
+
+@dataclass(slots=True)
+class EmbeddedChunk:
+    """A run of images in listing order, cut at the end of a read task.
+
+    Attributes:
+        first_task: The first read task of the chunk.
+        next_task: The task to go on with.
+        embeddings: ``(n, dim)`` float32.
+        records: One for each row.
+        skipped: Images that cannot be used.
+        digests: SHA-256 of what each read task read, in order.
+        working: Working image of each row; empty if none were asked for.
+    """
+
+    first_task: int
+    next_task: int
+    embeddings: NDArray[np.float32]
+    records: list[Record]
+    skipped: list[Skipped]
+    digests: list[str] = field(default_factory=list)
+    working: list[Working] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An image on its way into a chunk."""
+
+    record: Record
+    pixels: NDArray[np.float32]
+    working: Working | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """What came of a batch.
+
+    Attributes:
+        rows: ``(n, dim)`` embeddings.
+        images: The image of each row.
+        skipped: Images that have none.
+    """
+
+    rows: NDArray[np.float32]
+    images: list[_Waiting]
+    skipped: list[Skipped]
+
+
+def _encode_images(encoder: Encoder, images: list[_Waiting]) -> _Embedded:
+    embeddings = encoder.encode([image.pixels for image in images])
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
+    good = np.abs(norms - 1.0) <= NORM_TOLERANCE  # False for NaN
+    size = f"{encoder.metric.height} x {encoder.metric.width}"
+    reason = f"the metric {encoder.metric.name} sees no structure in it (flat at {size} pixels)"
+    records = [image.record for image, is_good in zip(images, good, strict=True) if not is_good]
+    # The graph's norms are off by some parts in a million; here they are 1 to the last bit of float32.
+    rows = np.ascontiguousarray(embeddings[good].astype(np.float64) / norms[good, np.newaxis], np.float32)
+    return _Embedded(
+        rows,
+        [image for image, is_good in zip(images, good, strict=True) if is_good],
+        [Skipped(record.id, record.path, "constant", reason) for record in records],
+    )
+
+
+def embed_listing(
+    listing: Listing,
+    encoder: Encoder,
+    *,
+    first_task: int = 0,
+    chunk_rows: int = 8192,
+    with_working: bool = False,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[EmbeddedChunk]:
+    """Read and embed a listing chunk by chunk, in order, in constant memory.
+
+    Args:
+        listing: What to read.
+        encoder: The metric.
+        first_task: The read task to start at, where a chunk ended before.
+        chunk_rows: A chunk ends with the task that reaches so many images.
+        with_working: Whether chunks hold working images too.
+        threads: Threads that read and embed; None: one for each processor that this process may use.
+        progress: Called with the number of images done since the last call.
+    """
+    chunk = EmbeddedChunk(first_task, first_task, np.empty((0, encoder.metric.dim), np.float32), [], [])
+    n_threads = threads or usable_processors()
+    # Half of the threads read, half embed: reading holds the interpreter's lock for a good part, and more readers than
+    # that only wait for it.
+    n_embed = max(1, min(encoder.threads, n_threads // 2))
+    with ThreadPoolExecutor(n_embed, thread_name_prefix="deepssim-embed") as pool:
+        batches = _Batches(encoder, pool, 2 * n_embed)
+        for result in read_tasks(listing, first_task=first_task, threads=max(1, n_threads - n_embed)):
+            chunk.digests.append(result.digest)
+            for item in result.items:
+                if isinstance(item, Skipped):
+                    chunk.skipped.append(item)
+                    continue
+                working = working_image(item.pixels) if with_working else None
+                batches.add(_Waiting(_record(item), encoder.prepare(item.pixels), working))
+            if progress is not None:
+                progress(len(result.items))
+            if len(chunk.records) + batches.n_images >= chunk_rows or result.task_index + 1 == len(listing.tasks):
+                batches.finish(chunk)
+                chunk.next_task = result.task_index + 1
+                yield chunk
+                chunk = EmbeddedChunk(chunk.next_task, chunk.next_task, chunk.embeddings[:0], [], [])
+
+
+class _Batches:
+    """Batches of one chunk, embedded by threads of their own while further images are read."""
+
+    def __init__(self, encoder: Encoder, pool: Executor, most_pending: int) -> None:
+        self.encoder, self.pool, self.most_pending = encoder, pool, most_pending
+        self.n_images = 0
+        self._waiting: list[_Waiting] = []
+        self._pending: deque[Future[_Embedded]] = deque()
+        self._done: list[_Embedded] = []
+
+    def add(self, image: _Waiting) -> None:
+        """Add an image; a full batch is embedded."""
+        self._waiting.append(image)
+        self.n_images += 1
+        if len(self._waiting) == BATCH:
+            self._submit()
+
+    def finish(self, chunk: EmbeddedChunk) -> None:
+        """Wait for all batches and write what came of them into a chunk; the next batch is of another."""
+        if self._waiting:
+            self._submit()
+        while self._pending:
+            self._done.append(self._pending.popleft().result())
+        for embedded in self._done:
+            chunk.records += [image.record for image in embedded.images]
+            chunk.working += [image.working for image in embedded.images if image.working is not None]
+            chunk.skipped += embedded.skipped
+        chunk.embeddings = np.concatenate([chunk.embeddings, *(embedded.rows for embedded in self._done)])
+        self._done, self.n_images = [], 0
+
+    def _submit(self) -> None:
+        # Images that wait take memory.
+        while len(self._pending) >= self.most_pending:
+            self._done.append(self._pending.popleft().result())
+        self._pending.append(self.pool.submit(_encode_images, self.encoder, self._waiting))
+        self._waiting = []
+
+
+def _record(image: Image) -> Record:
+    height, width = image.pixels.shape
+    return Record(image.id, image.path, image.group, width, height, image.pixel_hash)
