@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow as pa
 
 from deepssim import __version__
-from deepssim.calibration import Calibration, Threshold, load_calibration
+from deepssim.calibration import Calibration
 from deepssim.control import draw_control
 from deepssim.disk import LOCK, locked, make_private_folder, remove_leftovers, write_json
-from deepssim.embed import Encoder
-from deepssim.errors import StoreError, UsageError
+from deepssim.domain import AUTO
+from deepssim.errors import UsageError
 from deepssim.evidence import Verifier
 from deepssim.images import Image, ImageOptions, list_images
 from deepssim.inputs import (
@@ -33,11 +33,11 @@ from deepssim.inputs import (
     unverifiable,
 )
 from deepssim.matching import Control, Matcher, MatchOptions, Reference
-from deepssim.metric import installed_metrics, load_metric
 from deepssim.parts import EVIDENCE_FIELDS, RealTally
 from deepssim.pictures import remove_pairs, write_pairs
 from deepssim.progress import Progress, Silent
 from deepssim.results import Collector, Outcome
+from deepssim.run_metric import RunMetric, thresholds_for
 from deepssim.run_record import SearchRecord, Start, describe_store, is_run, write_run
 from deepssim.screening import choose_views
 from deepssim.sources import (
@@ -51,11 +51,11 @@ from deepssim.sources import (
 from deepssim.store import Store, count_skipped
 from deepssim.store_build import build_store
 from deepssim.tables import SKIPPED, TableStream, parquet_to_csv, write_table
-from deepssim.verdict import SetCounts, summarize
+from deepssim.trial import run_trial
+from deepssim.verdict import SetCounts, screening_sentence, screening_warnings, summarize
 from deepssim.working import WORKING_RULE
 
 N_NEAREST_SHOWN = 6
-DEFAULT_VERIFICATION = "verified"
 OUR_STORES = ("real.store", "holdout.store")
 OUR_RESULTS = (
     "summary.json",
@@ -72,7 +72,8 @@ class AuditOptions:
     """Everything that a run can be told, beside its inputs.
 
     Attributes:
-        metric: Name of an installed metric or path of a bundle.
+        metric: Name of an installed metric, path of a bundle, or ``"auto"``: that of a store among the inputs, else the
+            one that suits the real images by their looks (`deepssim.domain`).
         calibration: Thresholds of what decides: of the metric's scores, or of S1 and S2 where pairs are verified. None:
             those that come with the metric, or with the package.
         thresholds: The two values alone, (near, exact), instead of a calibration.
@@ -80,13 +81,13 @@ class AuditOptions:
         images: How real and holdout images are read.
         synthetic_images: How synthetic images are read.
         match: How they are matched.
-        device: ``"auto"``, ``"cpu"`` or ``"gpu"``.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         max_skipped: Share of inputs that may be left out before the run counts as incomplete.
         with_csv: Whether ``matches.csv`` is written too.
         command: Named in ``run.json``.
     """
 
-    metric: str = "pixel"
+    metric: str = AUTO
     calibration: Calibration | None = None
     thresholds: tuple[float, float] | None = None
     verify: bool | None = None
@@ -157,6 +158,8 @@ def audit(
     run = _Run(Path(out), options or AuditOptions(), progress or Silent())
     with locked(run.out):
         remove_leftovers(run.out)
+        inputs = [Path(path) for path in (real, holdout, synthetic) if path is not None]
+        run.metric.choose(inputs, lambda: list_images(real, run.options.images), run.progress.status)
         real_store = run.real_store(Path(real), "real")
         holdout_store = run.real_store(Path(holdout), "holdout") if holdout is not None else None
         side: Synthetic
@@ -164,7 +167,7 @@ def audit(
             side = SyntheticStore(_verified(Store(Path(synthetic))))
         else:
             listing = list_images(synthetic, run.options.synthetic_images)
-            side = SyntheticImages(listing, run.encoder(), run.options.match.threads or None)
+            side = SyntheticImages(listing, run.metric.encoder(), run.options.match.threads or None)
         return run.finish(real_store, side, holdout_store)
 
 
@@ -219,14 +222,7 @@ class _Run:
             raise UsageError(f"{out} holds other files: name a new or an empty folder for the results")
         self.out, self.options, self.progress = make_private_folder(out.absolute()), options, progress
         self.start = Start.now()
-        self._encoder: Encoder | None = None
-
-    def encoder(self) -> Encoder:
-        """Load the metric once."""
-        if self._encoder is None:
-            options = self.options
-            self._encoder = Encoder(load_metric(options.metric), device=options.device, threads=options.match.threads)
-        return self._encoder
+        self.metric = RunMetric(self.options.metric, self.options.device, self.options.match.threads)
 
     def real_store(self, source: Path, name: str) -> Store:
         """Open a store, or make or reuse the one of these images in the results' folder."""
@@ -236,7 +232,7 @@ class _Run:
         with self.progress.track(f"{name} images", listing.n_expected) as advance:
             return build_store(
                 listing,
-                self.encoder(),
+                self.metric.encoder(),
                 self.out / f"{name}.store",
                 with_working=self.options.verify is not False,
                 threads=self.options.match.threads or None,
@@ -244,54 +240,30 @@ class _Run:
                 status=self.progress.status,
             )
 
-    def calibration(self, store: Store, *, is_verified: bool) -> Calibration:
-        """Return the thresholds to use: those given, else those of the store's metric or of verification."""
-        stage, given = "verified" if is_verified else "embedding", self.options.calibration
-        name = str(store.metric["name"])
-        if self.options.thresholds is not None:
-            near, exact = self.options.thresholds
-            return Calibration(name, Threshold(near), Threshold(exact), source="given by the user", stage=stage)
-        if given is not None and given.stage != stage:
-            raise UsageError(
-                f"these thresholds ({given.source or given.metric}) are for {_STAGES[given.stage]}, but this run "
-                f"decides by {_STAGES[stage]}: give others, or {'--no-verify' if is_verified else '--verify'}"
-            )
-        if given is not None:
-            given.check_views(self.options.match.views or "none")
-            return given
-        if is_verified:
-            return load_calibration(DEFAULT_VERIFICATION)
-        metric = self._encoder.metric if self._encoder else load_metric(name)
-        if metric.hash != store.metric["hash"]:
-            raise StoreError(
-                f"{store.path} was made by another version of the metric {name}: embed the images again, or give "
-                "--thresholds NEAR,EXACT"
-            )
-        return metric.calibration(self.options.match.views)
-
-    def layout(self, store: Store) -> tuple[int, int] | None:
-        """Return rows and columns of a store's embeddings, where they are images."""
-        name, metric = str(store.metric["name"]), self._encoder.metric if self._encoder else None
-        if metric is None and name in installed_metrics():
-            metric = load_metric(name)
-        return metric.layout if metric is not None and metric.hash == store.metric["hash"] else None
-
     def finish(self, real_store: Store, side: Synthetic, holdout_store: Store | None) -> AuditResult:
         """Match, collect, conclude, write."""
         options = self.options
-        metric = common_metric(real_store, side, holdout_store, self._encoder)
-        layout = self.layout(real_store)
+        metric = common_metric(real_store, side, holdout_store, self.metric.loaded)
+        known = self.metric.of(real_store)
+        layout = known.layout if known is not None else None
         views = choose_views(options.match.views, layout, str(metric["name"]))
         options = self.options = replace(options, match=replace(options.match, views=views))
         unverified = unverifiable(real_store, side, holdout_store, options.verify)
-        calibration = self.calibration(real_store, is_verified=not unverified)
+        calibration = thresholds_for(
+            real_store,
+            known,
+            is_verified=not unverified,
+            given=options.calibration,
+            pair=options.thresholds,
+            views=options.match.views,
+        )
         real = Reference(real_store)
         holdout = Reference(holdout_store) if holdout_store is not None else None
         # A holdout of which no image could be used is reported, but compared with nothing.
         control = draw_control(real, holdout, options.match.seed) if holdout else None
         work = WorkFolder(self.out, self._fingerprint(real_store, side, holdout_store, calibration))
         self._drop_other_work(work)
-        search = self._match(real, control, calibration, side, work, layout)
+        search, trial = self._match(real, control, calibration, side, work, layout)
         self.progress.status(f"writing tables of {work.rows:,} synthetic images")
         self._drop_results()
         outcome = self._collect(real, control, side, work)
@@ -299,6 +271,7 @@ class _Run:
         warnings = ([unverified] if unverified and options.verify is None else []) + base_warnings(real, calibration)
         warnings += reading_warnings(real_store, side, holdout_store)
         warnings += size_warnings(outcome) + self._write_pairs(outcome, real, side)
+        warnings += screening_warnings(trial)
         summary = summarize(
             outcome,
             real,
@@ -310,6 +283,7 @@ class _Run:
             seed=options.match.seed,
             too_many_skipped=too_many,
             warnings=warnings,
+            trial=trial,
         )
         if options.with_csv:
             parquet_to_csv(self.out / "matches.parquet", self.out / "matches.csv")
@@ -319,7 +293,7 @@ class _Run:
             self.start,
             search,
             command=options.command,
-            provider=self._encoder.provider if self._encoder else None,
+            provider=self.metric.loaded.provider if self.metric.loaded else None,
             inputs=self._describe_inputs(real_store, side, holdout_store, outcome.n_synthetic, work),
             options=options.as_dict(),
             thresholds=calibration.as_dict(),
@@ -336,8 +310,8 @@ class _Run:
         side: Synthetic,
         work: WorkFolder,
         layout: tuple[int, int] | None,
-    ) -> SearchRecord:
-        """Write the parts that are missing; at the end no embedding of the sets is held any more."""
+    ) -> tuple[SearchRecord, dict[str, Any] | None]:
+        """Write the parts that are missing, and try the screening; at the end no embedding of the sets is held."""
         options = self.options.match
         verifier = Verifier(calibration, options.threads) if calibration.stage == "verified" else None
         matcher = Matcher(real, control, calibration.cuts(), options, side.expected_rows, layout, verifier)
@@ -345,17 +319,27 @@ class _Run:
         record = SearchRecord.of(matcher)
         if matcher.statistics.n_pairs:
             self.progress.status(record.sentence())
+        trial = self._try_screening(matcher, work.rows) if verifier is not None else None
         for reference in (real, *(control.sets if control else ())):
             if reference.base is not None:
                 reference.base.drop()  # its memory is not needed to write tables
         if work.rows == 0:
             raise UsageError(f"no image of {side.source} can be used: {_reasons(side.skipped(work))}")
-        return record
+        return record, trial
+
+    def _try_screening(self, matcher: Matcher, n_synthetic: int) -> dict[str, Any] | None:
+        """See how often screening finds the source of a copy; None where the metric is not at hand."""
+        encoder, match = self.metric.encoder_of(matcher.real.store), self.options.match
+        if encoder is None:
+            return None
+        trial = run_trial(matcher, encoder, expected_rows=n_synthetic, seed=match.seed).as_dict()
+        self.progress.status(screening_sentence(trial))
+        return trial
 
     def _fingerprint(
         self, real: Store, side: Synthetic, holdout: Store | None, calibration: Calibration
     ) -> dict[str, Any]:
-        encoder = self._encoder
+        encoder = self.metric.loaded
         match = self.options.match
         return {
             "version": __version__,
@@ -430,9 +414,6 @@ class _Run:
             "synthetic": synthetic,
             "holdout": describe_store(holdout) if holdout is not None else None,
         }
-
-
-_STAGES = {"embedding": "scores of embeddings", "verified": "S1 and S2 of registered images"}
 
 
 def _is_ours(out: Path) -> bool:

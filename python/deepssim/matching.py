@@ -310,6 +310,11 @@ class Matcher:
             return Part.empty(first_row, self.k, is_verified=self.verifier is not None)
         return Part.join(pieces) if len(pieces) != 1 else pieces[0]
 
+    def candidates(self, embeddings: Floats, subjects: Sequence[Subject]) -> Ints:
+        """Return the positions ``(n, k)`` of the real images that rows are compared with, -1 where there are not k."""
+        options = self.options
+        return self._search(self.real, embeddings, self.k, subjects, max_per_group=options.max_per_group).ids
+
     def _search(
         self, reference: Reference, queries: Floats, k: int, subjects: Sequence[Subject], **options: Any
     ) -> Found:

@@ -17,6 +17,8 @@ from deepssim.statistics import LEVEL, Rate, image_rate, patient_rate, proportio
 FORMAT = "deepssim-summary"
 VERSION = 1
 SIGNIFICANT = 0.05
+# Part of the copies of real images that screening has to find, or a warning is given.
+EXPECTED_RECALL = 0.95
 
 LIMITS = (
     "Similarity alone does not prove anonymity: that no copy was found does not show that no patient can be "
@@ -151,6 +153,7 @@ def summarize(
     seed: int,
     too_many_skipped: bool,
     warnings: list[str],
+    trial: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the contents of ``summary.json``."""
     tally, is_verified = outcome.tally, calibration.stage == "verified"
@@ -170,6 +173,7 @@ def summarize(
         "metric": metric,
         "decided_by": "s1" if is_verified else "score",
         "verification": {"candidates": candidates} if is_verified else None,
+        "screening": trial,
         "thresholds": calibration.as_dict(),
         "counts": {name: value.as_dict() if value else None for name, value in counts.items()},
         "synthetic_flagged": {
@@ -198,6 +202,28 @@ def summarize(
 
 def _nearest(candidates: int) -> str:
     return "the nearest real image" if candidates == 1 else f"the {candidates:,} nearest real images"
+
+
+def screening_sentence(trial: dict[str, Any]) -> str:
+    """Say what `deepssim.trial` found, from its entry in ``summary.json``."""
+    both, n = trial["both"], trial["candidates"]
+    low, high = (percent(bound) for bound in both["interval"])
+    return (
+        f"Screening was tried on {both['total']:,} copies made of these real images (with artefacts or local changes; "
+        f"mirrored, turned, shifted, zoomed): {percent(both['rate'])} had their source among the {n:,} candidates "
+        f"(95 % interval {low} to {high}; exact copies {percent(trial['exact']['rate'])}, near ones "
+        f"{percent(trial['near']['rate'])})."
+    )
+
+
+def screening_warnings(trial: dict[str, Any] | None) -> list[str]:
+    """Say what to do where the source is missed too often."""
+    if trial is None or trial["both"]["rate"] >= EXPECTED_RECALL:
+        return []
+    return [
+        f"Screening misses {percent(1 - trial['both']['rate'])} of the copies that were made of these real images: "
+        "take more candidates (--k), or another metric (--metric pixel looks at every image in many views)."
+    ]
 
 
 def _limits(metric: dict[str, Any], candidates: int | None) -> list[str]:
@@ -290,6 +316,8 @@ def _verdict(summary: dict[str, Any], too_many_skipped: bool) -> dict[str, Any]:
     else:
         details.append("There was no holdout: the share that chance alone flags on these images is not known.")
     details.append(_how(verification))
+    if summary["screening"] is not None:
+        details.append(screening_sentence(summary["screening"]))
     if summary["patients_copied"] is None:
         details.append("Figures by patient are not given: the real images have no (or not all a) known patient.")
     if too_many_skipped and level != "incomplete":

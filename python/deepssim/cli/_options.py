@@ -117,14 +117,18 @@ def run_options(function: F) -> F:
     return _apply(
         [
             click.option(
-                "--metric", default="pixel", show_default=True, help="Installed metric, or path of an .onnx bundle."
+                "--metric",
+                default="auto",
+                show_default=True,
+                help="auto: the encoder that the images look made for, pixel if none; or brain, chest, pixel, a "
+                "bundle (.onnx), a store that was made with it.",
             ),
             click.option(
                 "--device",
                 type=click.Choice(["auto", "cpu", "cuda"]),
                 default="auto",
                 show_default=True,
-                help="Where the metric runs.",
+                help="Where the metric runs; cuda is an error where there is none.",
             ),
             threads_option,
         ],

@@ -47,18 +47,20 @@ def command(
 
     \b
     deepssim embed train/ --out train.store --group-by parent
+    deepssim embed generated/ --out generated.store --metric train.store
     """
     from deepssim.cli._progress import make_progress
+    from deepssim.domain import find_metric
     from deepssim.embed import Encoder
     from deepssim.images import ImageOptions, list_images
-    from deepssim.metric import load_metric
     from deepssim.store import count_skipped
     from deepssim.store_build import build_store
 
     progress = make_progress(quiet)
     options = ImageOptions(slices=slices, axis=axis, group_by=group_by, max_pixels=max_pixels)
     listing = list_images(images, options)
-    encoder = Encoder(load_metric(metric), device=device, threads=threads)
+    found = find_metric(metric, lambda: listing, threads=threads or None, say=progress.status)
+    encoder = Encoder(found, device=device, threads=threads)
     with progress.track("images", listing.n_expected) as advance:
         store = build_store(
             listing,

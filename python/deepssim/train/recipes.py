@@ -86,7 +86,7 @@ RECIPES = {
         Recipe(
             "lite", "lite", (136, 112), HARD,
             steps=20_000, batch_size=80, learning_rate=3e-3, weight_decay=0.02, warm_up=0.05, is_cosine=True,
-            average=0.985, even_bins=True, contrast=0.02, shrink=2,
+            average=0.985, even_bins=True, contrast=0.01, shrink=2,
         ),
     )
 }  # fmt: skip
