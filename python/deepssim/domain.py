@@ -136,7 +136,8 @@ def choose_metric(listing: Listing, threads: int | None = None) -> Choice:
     domains = installed_domains()
     images = _sample(listing, threads) if domains else []
     if not images:
-        return Choice(DEFAULT_METRIC, f"{DEFAULT_METRIC}: no image could be looked at", {})
+        why = "no image could be looked at" if domains else "no encoder is installed"
+        return Choice(DEFAULT_METRIC, f"{DEFAULT_METRIC}: {why}", {})
     thumbs = thumbnails(images, Encoder(load_metric(DEFAULT_METRIC), device="cpu", threads=threads or 0))
     found = {domain.metric: float(np.median(likeness(thumbs, domain.directions))) for domain in domains}
     said = ", ".join(f"{found[d.metric]:.2f} to {d.kind} (needed: {d.threshold:.2f})" for d in domains)
