@@ -114,7 +114,7 @@ def metric_scores(name: str, real: Sequence[Pixels], synthetic: Sequence[Pixels]
     """
     metric = load_metric(name)
     encoder = Encoder(metric, device="cpu", threads=threads)
-    rows, queries = (_embed(encoder, images) for images in (real, synthetic))
+    rows, queries = _embed(encoder, real, as_gallery=True), _embed(encoder, synthetic)
     layout = getattr(metric, "layout", None)
     if layout is not None:
         return _best_of_views(rows, queries, layout, real[0].shape, threads)
@@ -124,8 +124,9 @@ def metric_scores(name: str, real: Sequence[Pixels], synthetic: Sequence[Pixels]
     return scores
 
 
-def _embed(encoder: Encoder, images: Sequence[Pixels]) -> Floats:
-    rows = encoder.encode([encoder.prepare(image.astype(np.float32)) for image in images]).astype(np.float64)
+def _embed(encoder: Encoder, images: Sequence[Pixels], *, as_gallery: bool = False) -> Floats:
+    encode = encoder.encode_gallery if as_gallery else encoder.encode
+    rows = encode([encoder.prepare(image.astype(np.float32)) for image in images]).astype(np.float64)
     # As a store keeps them: norm 1 to the last bit; an image without structure has no neighbours.
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.ascontiguousarray(np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0), np.float32)

@@ -235,6 +235,7 @@ class _Run:
                 self.metric.encoder(),
                 self.out / f"{name}.store",
                 with_working=self.options.verify is not False,
+                as_gallery=True,
                 threads=self.options.match.threads or None,
                 progress=advance,
                 status=self.progress.status,

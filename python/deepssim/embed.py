@@ -185,20 +185,24 @@ class Encoder:
             return pixels
         return resize_area(pixels, metric.height, metric.width)
 
-    def encode(self, prepared: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def encode(self, prepared: Sequence[NDArray[np.float32]], *, threads: int | None = None) -> NDArray[np.float32]:
         """Embed images of the input's size.
+
+        Args:
+            prepared: Images ``(height, width)``.
+            threads: Batches at a time; None: as many as this encoder may.
 
         Returns:
             ``(n, dim)`` float32, unit norm; a row is zero or not finite where the image has no structure.
         """
-        metric = self.metric
-        out = np.empty((len(prepared), metric.dim), np.float32)
+        out = np.empty((len(prepared), self.metric.dim), np.float32)
         starts = range(0, len(prepared), BATCH)
-        if len(starts) < 2 or self.threads < 2:
+        n_threads = min(threads or self.threads, self.threads, len(starts))
+        if n_threads < 2:
             for start in starts:
                 self._encode_batch(prepared[start : start + BATCH], out[start : start + BATCH])
             return out
-        with ThreadPoolExecutor(min(self.threads, len(starts)), thread_name_prefix="deepssim-embed") as pool:
+        with ThreadPoolExecutor(n_threads, thread_name_prefix="deepssim-embed") as pool:
             tasks = [
                 pool.submit(self._encode_batch, prepared[start : start + BATCH], out[start : start + BATCH])
                 for start in starts
@@ -206,6 +210,16 @@ class Encoder:
             for task in tasks:
                 task.result()
         return out
+
+    def encode_gallery(
+        self, prepared: Sequence[NDArray[np.float32]], *, threads: int | None = None
+    ) -> NDArray[np.float32]:
+        """Embed images that are searched: as `encode` does, in the views of the metric (`deepssim.gallery`), if any."""
+        views = self.metric.gallery
+        if views is None:
+            return self.encode(prepared, threads=threads)
+        seen = [np.ascontiguousarray(view) for image in prepared for view in views.of(image)]
+        return views.mean(self.encode(seen, threads=threads))
 
     def _encode_batch(self, images: Sequence[NDArray[np.float32]], out: NDArray[np.float32]) -> None:
         metric = self.metric

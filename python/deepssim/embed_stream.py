@@ -77,8 +77,9 @@ class _Embedded:
     skipped: list[Skipped]
 
 
-def _encode_images(encoder: Encoder, images: list[_Waiting]) -> _Embedded:
-    embeddings = encoder.encode([image.pixels for image in images])
+def _encode_images(encoder: Encoder, images: list[_Waiting], as_gallery: bool) -> _Embedded:
+    encode = encoder.encode_gallery if as_gallery else encoder.encode
+    embeddings = encode([image.pixels for image in images], threads=1)
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
     good = np.abs(norms - 1.0) <= NORM_TOLERANCE  # False for NaN
@@ -101,6 +102,7 @@ def embed_listing(
     first_task: int = 0,
     chunk_rows: int = 8192,
     with_working: bool = False,
+    as_gallery: bool = False,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[EmbeddedChunk]:
@@ -112,6 +114,7 @@ def embed_listing(
         first_task: The read task to start at, where a chunk ended before.
         chunk_rows: A chunk ends with the task that reaches so many images.
         with_working: Whether chunks hold working images too.
+        as_gallery: Whether these are images to be searched; see `deepssim.gallery`.
         threads: Threads that read and embed; None: one for each processor that this process may use.
         progress: Called with the number of images done since the last call.
     """
@@ -121,7 +124,7 @@ def embed_listing(
     # that only wait for it.
     n_embed = max(1, min(encoder.threads, n_threads // 2))
     with ThreadPoolExecutor(n_embed, thread_name_prefix="deepssim-embed") as pool:
-        batches = _Batches(encoder, pool, 2 * n_embed)
+        batches = _Batches(encoder, as_gallery, pool, 2 * n_embed)
         for result in read_tasks(listing, first_task=first_task, threads=max(1, n_threads - n_embed)):
             chunk.digests.append(result.digest)
             for item in result.items:
@@ -142,8 +145,8 @@ def embed_listing(
 class _Batches:
     """Batches of one chunk, embedded by threads of their own while further images are read."""
 
-    def __init__(self, encoder: Encoder, pool: Executor, most_pending: int) -> None:
-        self.encoder, self.pool, self.most_pending = encoder, pool, most_pending
+    def __init__(self, encoder: Encoder, as_gallery: bool, pool: Executor, most_pending: int) -> None:
+        self.encoder, self.as_gallery, self.pool, self.most_pending = encoder, as_gallery, pool, most_pending
         self.n_images = 0
         self._waiting: list[_Waiting] = []
         self._pending: deque[Future[_Embedded]] = deque()
@@ -173,7 +176,7 @@ class _Batches:
         # Images that wait take memory.
         while len(self._pending) >= self.most_pending:
             self._done.append(self._pending.popleft().result())
-        self._pending.append(self.pool.submit(_encode_images, self.encoder, self._waiting))
+        self._pending.append(self.pool.submit(_encode_images, self.encoder, self._waiting, self.as_gallery))
         self._waiting = []
 
 

@@ -25,6 +25,7 @@ from deepssim.disk import replacing
 from deepssim.embed import Graph
 from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
+from deepssim.gallery import GalleryViews
 from deepssim.image_ops import resize_area
 from deepssim.images import Image, Listing, read_tasks
 from deepssim.metric import METADATA_KEY
@@ -89,6 +90,7 @@ def export_encoder(
     opset: int = OPSET,
     precision: str = "fp32",
     size: tuple[int, int] | None = None,
+    gallery: GalleryViews | None = None,
 ) -> Exported:
     """Write an encoder as a metric bundle.
 
@@ -104,6 +106,7 @@ def export_encoder(
         opset: Version of ONNX operators.
         precision: One of `deepssim.precision.PRECISIONS`; all but ``"fp32"`` need real images.
         size: Rows and columns that images are brought to; None: those that the encoder was trained on.
+        gallery: How real images are seen; None: as they are.
 
     Raises:
         MetricError: PyTorch cannot export it, the graph's embeddings differ from the encoder's by more than
@@ -137,6 +140,7 @@ def export_encoder(
         "description": text,
         "licence": licence,
         "export": checked,
+        **({"gallery": gallery.as_metadata()} if gallery is not None else {}),
     }
     n_bytes = _write(model, metadata, path)
     return Exported(path, error, len(real), n_bytes, precision, agreement, is_any_size)

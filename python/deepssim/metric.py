@@ -18,6 +18,7 @@ from typing import Any
 from deepssim.calibration import Calibration
 from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
+from deepssim.gallery import GalleryViews
 
 METADATA_KEY = "deepssim.metric"
 DEFAULT_METRIC = "pixel"
@@ -46,6 +47,7 @@ class Metric:
         licence: Of the weights.
         layout: Rows and columns of an embedding that is an image itself, which can be seen in other ways; None: it
             is none.
+        gallery: How real images are seen; None: as they are.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Metric:
     provenance: str
     licence: str
     layout: tuple[int, int] | None = None
+    gallery: GalleryViews | None = None
 
     def calibration(self, views: str | None = None) -> Calibration:
         """Read the thresholds that lie beside the bundle.
@@ -154,6 +157,7 @@ def _inspect(path: Path) -> Metric:
             provenance=str(described.get("provenance", "")),
             licence=str(described.get("licence", "")),
             layout=_layout(described.get("layout")),
+            gallery=GalleryViews.from_metadata(described.get("gallery")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise MetricError(f"the metadata of {path} lacks or garbles {error}") from error

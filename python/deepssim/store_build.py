@@ -78,12 +78,16 @@ def _add_shard(
     manifest["count"] += shard.rows
 
 
-def identity(listing: Listing, digest: str, encoder: Encoder, *, with_working: bool) -> dict[str, Any]:
+def identity(
+    listing: Listing, digest: str, encoder: Encoder, *, with_working: bool, as_gallery: bool
+) -> dict[str, Any]:
     """Return what a store is made from: if any of it differs, a store is stale.
 
     Working images that are there and not asked for make none stale.
     """
+    views = encoder.metric.gallery if as_gallery else None
     return {
+        **({"gallery": views.as_metadata()} if views is not None else {}),
         "images_digest": digest,
         "options": {"slices": listing.options.slices, "axis": listing.options.axis},
         "group_by": listing.options.group_by,
@@ -193,6 +197,7 @@ def build_store(
     *,
     shard_rows: int = 4096,
     with_working: bool = False,
+    as_gallery: bool = False,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
     status: Callable[[str], None] | None = None,
@@ -207,6 +212,7 @@ def build_store(
         path: Folder of the store.
         shard_rows: A shard ends with the read task that reaches so many rows.
         with_working: Keep working images too, so that pairs can be verified in image space.
+        as_gallery: These are real images, to be searched: embed them in the views of the metric, if it has any.
         threads: Threads that decode.
         progress: Called with the number of images done since the last call.
         status: Told in a line what is done with a store that is there.
@@ -220,7 +226,7 @@ def build_store(
     if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{path} lies inside the images ({listing.source}): name a folder outside for the store")
     with locked(make_private_folder(path)):
-        return _build(listing, encoder, path, shard_rows, with_working, threads, progress, say)
+        return _build(listing, encoder, path, shard_rows, with_working, as_gallery, threads, progress, say)
 
 
 def _build(
@@ -229,12 +235,15 @@ def _build(
     path: Path,
     shard_rows: int,
     with_working: bool,
+    as_gallery: bool,
     threads: int | None,
     progress: Callable[[int], None] | None,
     say: Callable[[str], None],
 ) -> Store:
     remove_leftovers(path)
-    made_from = identity(listing, listing_digest(listing, threads=threads), encoder, with_working=with_working)
+    made_from = identity(
+        listing, listing_digest(listing, threads=threads), encoder, with_working=with_working, as_gallery=as_gallery
+    )
     builder = _Builder(path, made_from, listing, encoder)
     first_task = 0
     if Store.is_store(path):
@@ -269,6 +278,7 @@ def _build(
         first_task=first_task,
         chunk_rows=shard_rows,
         with_working=bool(builder.manifest["made_from"]["working"]),
+        as_gallery=as_gallery,
         threads=threads,
         progress=progress,
     ):

@@ -21,6 +21,8 @@ from deepssim.cli._options import echo_json, image_options, run_options, talk_op
     default=True,
     help="Keep small 8-bit images beside the embeddings (default), so that score can verify pairs in image space.",
 )
+@click.option("--gallery/--no-gallery", default=False,
+              help="Embed real images as audit does: in several views, where the metric has any.")  # fmt: skip
 @talk_options
 @click.pass_context
 def command(
@@ -36,6 +38,7 @@ def command(
     max_pixels: int,
     max_skipped: float,
     working: bool,
+    gallery: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -46,7 +49,7 @@ def command(
     is continued, one of the same images and metric is kept, a stale one is rebuilt.
 
     \b
-    deepssim embed train/ --out train.store --group-by parent
+    deepssim embed train/ --out train.store --group-by parent --gallery
     deepssim embed generated/ --out generated.store --metric train.store
     """
     from deepssim.cli._progress import make_progress
@@ -67,6 +70,7 @@ def command(
             encoder,
             out,
             with_working=working,
+            as_gallery=gallery,
             threads=threads or None,
             progress=advance,
             status=progress.status,

@@ -11,6 +11,7 @@ from deepssim.cli._options import Dimensions, echo_json, talk_options
 
 if TYPE_CHECKING:
     from deepssim.export import Exported
+    from deepssim.gallery import GalleryViews
 
 PRECISIONS = ("fp32", "w16", "fp16", "int8")  # of deepssim.precision, which is not loaded for a help text
 
@@ -28,6 +29,8 @@ PRECISIONS = ("fp32", "w16", "fp16", "int8")  # of deepssim.precision, which is 
               "a CPU, and often too coarse.")  # fmt: skip
 @click.option("--size", type=Dimensions(), metavar="HxW",
               help="Rows and columns that images are brought to.  [default: those of the training]")  # fmt: skip
+@click.option("--gallery-turns", metavar="DEGREES", help="Embed real images as the mean over all flips at these turns, "
+              "such as -20,0,20; for encoders that were taught to overlook them.  [default: as they are]")  # fmt: skip
 @click.option("--name", help="Of the metric.  [default: the run's]")
 @click.option("--opset", type=click.IntRange(18, 23), default=18, show_default=True, help="Of ONNX operators.")
 @click.option("--description", default="", help="One sentence on what it is.")
@@ -40,6 +43,7 @@ def command(
     images: Path | None,
     precision: str,
     size: tuple[int, int] | None,
+    gallery_turns: str | None,
     name: str | None,
     opset: int,
     description: str,
@@ -88,9 +92,21 @@ def command(
     progress.status(f"exporting {described.architecture}, {height} x {width} pixels, {len(real):,} real images")
     made = export_encoder(
         encoder, described, out, name=name, text=description, licence=licence, images=real, opset=opset,
-        precision=precision, size=size,
+        precision=precision, size=size, gallery=_gallery(gallery_turns),
     )  # fmt: skip
     _tell(made, as_json)
+
+
+def _gallery(turns: str | None) -> GalleryViews | None:
+    from deepssim.errors import UsageError
+    from deepssim.gallery import GalleryViews
+
+    if turns is None:
+        return None
+    try:
+        return GalleryViews(tuple(float(turn) for turn in turns.split(",")))
+    except ValueError:
+        raise UsageError(f"--gallery-turns are numbers of degrees, such as -20,0,20, not {turns!r}") from None
 
 
 def _tell(made: Exported, as_json: bool) -> None:
