@@ -33,6 +33,7 @@ __all__ = [
     "likeness",
     "metric_of",
     "principal_directions",
+    "sample",
     "thumbnails",
 ]
 
@@ -123,22 +124,21 @@ def likeness(thumbs: Floats, directions: Floats) -> Floats:
     return np.asarray(np.linalg.norm(thumbs @ directions.T, axis=2).max(axis=1))
 
 
-def choose_metric(listing: Listing, threads: int | None = None) -> Choice:
-    """Look at some images, evenly over a listing, and name the encoder to take.
+def choose_metric(images: Sequence[Pixels], threads: int = 0) -> Choice:
+    """Look at images and name the encoder to take.
 
     Args:
-        listing: The real images.
-        threads: Threads that decode.
+        images: Each ``(height, width)``, in any unit.
+        threads: 0: all that this process may use.
 
     Returns:
-        The encoder of the likeliest kind; the metric ``"pixel"`` where the images are of none, or none can be read.
+        The encoder of the likeliest kind; the metric ``"pixel"`` where the images are of none, or there are none.
     """
     domains = installed_domains()
-    images = _sample(listing, threads) if domains else []
-    if not images:
+    if not domains or not images:
         why = "no image could be looked at" if domains else "no encoder is installed"
         return Choice(DEFAULT_METRIC, f"{DEFAULT_METRIC}: {why}", {})
-    thumbs = thumbnails(images, Encoder(load_metric(DEFAULT_METRIC), device="cpu", threads=threads or 0))
+    thumbs = thumbnails(images, Encoder(load_metric(DEFAULT_METRIC), device="cpu", threads=threads))
     found = {domain.metric: float(np.median(likeness(thumbs, domain.directions))) for domain in domains}
     said = ", ".join(f"{found[d.metric]:.2f} to {d.kind} (needed: {d.threshold:.2f})" for d in domains)
     fitting = [domain for domain in domains if found[domain.metric] >= domain.threshold]
@@ -146,8 +146,8 @@ def choose_metric(listing: Listing, threads: int | None = None) -> Choice:
         reason = f"{DEFAULT_METRIC}: {len(images)} images are like nothing that an encoder was made for: {said}"
         return Choice(DEFAULT_METRIC, reason, found)
     best = max(fitting, key=lambda domain: found[domain.metric])
-    return Choice(best.metric, f"{best.metric}, made for {best.kind}: {len(images)} images looked at, likeness {said}",
-                  found)  # fmt: skip
+    reason = f"{best.metric}, made for {best.kind}: {len(images)} images looked at, likeness {said}"
+    return Choice(best.metric, reason, found)
 
 
 def find_metric(
@@ -162,7 +162,7 @@ def find_metric(
 
     Args:
         asked: What the user wrote.
-        listing: Gives the images that `choose_metric` looks at for ``"auto"``.
+        listing: Gives the images of which `choose_metric` looks at some, from all over, for ``"auto"``.
         stores: Embeddings that are there already; ``"auto"`` is the metric that the first was made with.
         threads: Threads that decode.
         say: Told what was chosen, and why.
@@ -177,7 +177,7 @@ def find_metric(
         return load_metric(asked)
     if stores:
         return metric_of(stores[0])
-    choice = choose_metric(listing(), threads)
+    choice = choose_metric(sample(listing(), threads), threads or 0)
     if say is not None:
         say(f"metric {choice.reason}")
     return load_metric(choice.metric)
@@ -201,7 +201,8 @@ def metric_of(store: Store) -> Metric:
     return metric
 
 
-def _sample(listing: Listing, threads: int | None) -> list[Pixels]:
+def sample(listing: Listing, threads: int | None = None) -> list[Pixels]:
+    """Read some images, evenly over a listing; those that cannot be read are missing."""
     places = _spread(len(listing.tasks), N_FILES)
     few = replace(listing, tasks=[listing.tasks[place] for place in places])
     taken: list[Pixels] = []
