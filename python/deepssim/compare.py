@@ -63,6 +63,8 @@ class Comparison:
         sizes: Their rows and columns as read, in pixels.
         is_turned: Whether the second lay across the first, and was turned by 90 degrees counter-clockwise, with its
             frame, before anything else.
+        pixels: Both as read, the second turned where it was, ``(rows, columns)``, float32 in the file's own unit: what
+            a metric embeds.
         greys: Both as they were compared, ``(rows, columns)``, float32 in [0, 1].
         in_place: Statistics as they lie.
         registration: What lays the second onto the first.
@@ -73,6 +75,7 @@ class Comparison:
     names: tuple[str, str]
     sizes: tuple[tuple[int, int], tuple[int, int]]
     is_turned: bool
+    pixels: tuple[Pixels, Pixels]
     greys: tuple[Pixels, Pixels]
     in_place: InPlace
     registration: Registration
@@ -217,7 +220,7 @@ def compare_images(
     read = [read_one(name, images) for name in (a, b)]
     sizes = [(image.pixels.shape[0], image.pixels.shape[1]) for image in read]
     is_turned = are_across(sizes[0], sizes[1])
-    pixels = [read[0].pixels, np.rot90(read[1].pixels).copy() if is_turned else read[1].pixels]
+    pixels = read[0].pixels, np.rot90(read[1].pixels).copy() if is_turned else read[1].pixels
     _check_sizes([sizes[0], sizes[1][::-1] if is_turned else sizes[1]], size)
     stored = [_sized(image, size) for image in pixels]
     greys = [_sized(byte_grey(image), size) for image in pixels]
@@ -237,6 +240,7 @@ def compare_images(
         (str(a), str(b)),
         (sizes[0], sizes[1]),
         is_turned,
+        pixels,
         (units[0], units[1]),
         in_place,
         registration,
