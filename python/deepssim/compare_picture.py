@@ -12,6 +12,7 @@ from PIL import ImageDraw, ImageFont
 
 from deepssim.compare import Comparison
 from deepssim.disk import replacing
+from deepssim.explain import Explanation
 from deepssim.image_ops import evidence_maps, warp
 from deepssim.images.text import one_line
 from deepssim.report.images import colour, palette
@@ -43,6 +44,11 @@ _AGREEMENT: tuple[tuple[float, tuple[int, int, int], float], ...] = (
     (0.88, (255, 176, 52), 0.6),
     (0.97, (255, 215, 120), 0.0),
 )
+# How much of an image the colours of its map cover, where the map is strongest, and how bright it is beneath them.
+_N_DIVERGING = 254  # colours of the diverging palette; two of the hatch follow
+_COVER = 0.85
+_BENEATH = 0.75
+_LEAST_LIMIT = 0.001
 # Beyond the overlap: slanted lines over the darkened image.
 _BEYOND = (70, 78, 94)
 
@@ -139,6 +145,9 @@ class _Sheet:
     def text(self, place: tuple[float, float], words: str, size: int, fill: tuple[int, int, int], anchor: str) -> None:
         self.draw.text(place, words, font=_font(size), fill=fill, anchor=anchor)
 
+    def paste(self, place: tuple[int, int], colours: Colours) -> None:
+        self.picture.paste(Pillow.fromarray(np.rint(np.clip(colours, 0, 255)).astype(np.uint8)), place)
+
     def fitted(self, words: str, size: int, width: float) -> str:
         """Shorten text in its middle until it fits."""
         words = one_line(words, 300)
@@ -198,17 +207,65 @@ def _draw_table(sheet: _Sheet, comparison: Comparison, x: int, y: int, width: in
         sheet.text((x, y - 10), sheet.fitted(line, _SMALL, width), _SMALL, _QUIET, "la")
 
 
-def draw_comparison(comparison: Comparison) -> Pillow.Image:
+def _over(base: Colours, values: NDArray[np.float64]) -> Colours:
+    """Lay the diverging colours of values from -1 to 1 over an image ``(..., 3)``; where they are 0 it stays grey."""
+    colours = np.array(palette(), np.float64).reshape(-1, 3)[:_N_DIVERGING]
+    nearest = np.rint((np.clip(values, -1, 1) + 1) / 2 * (_N_DIVERGING - 1)).astype(np.intp)
+    cover = (_COVER * np.clip(np.abs(values), 0, 1))[..., np.newaxis]
+    return np.asarray(base * _BENEATH * (1 - cover) + colours[nearest] * cover)
+
+
+def _draw_explanation(sheet: _Sheet, comparison: Comparison, explanation: Explanation, frame: _Frame, y: int) -> None:
+    """Draw the third row: the map of each image over it, its strongest regions outlined, and these in numbers."""
+    limit = max(_LEAST_LIMIT, *(float(np.abs(values).max()) for values in explanation.maps))
+    places = [_MARGIN + k * (frame.cell_width + _GAP) for k in range(3)]
+    top = y + _CAPTION - 8
+    for k, name in enumerate("AB"):
+        x, values = places[k], explanation.maps[k]
+        note = f"how far the cosine falls where a patch of {name} is blurred away"
+        sheet.caption(x, y, frame.cell_width, f"{name}   What makes them alike or not", note)
+        sheet.paste((x, top), _over(frame.enlarged(_rgb(comparison.greys[k])), frame.enlarged_map(values) / limit))
+        down, across = frame.height / values.shape[0], frame.width / values.shape[1]
+        for number, region in enumerate(explanation.regions[k], 1):
+            corner = x + region.column * across, top + region.row * down
+            end = corner[0] + region.columns * across - 1, corner[1] + region.rows * down - 1
+            sheet.draw.rectangle([corner, end], outline=_TEXT)
+            sheet.text((corner[0] + 4, corner[1] + 2), str(number), _SMALL, _TEXT, "la")
+    shades = _over(np.full((101, 3), 128.0), np.linspace(-1, 1, 101))
+    ticks = [(0.0, f"-{limit:.2g}, keeps them apart"), (0.5, "0"), (1.0, f"makes them alike, +{limit:.2g}")]
+    sheet.key(places[0], top + frame.height + 12, places[1] + frame.width - places[0], shades, ticks)
+    note = f"cosine of the embeddings {explanation.cosine:.3f}"
+    sheet.caption(places[2], y, frame.cell_width, f"By the metric {explanation.metric}", note)
+    _draw_regions(sheet, explanation, places[2], top, frame.cell_width)
+
+
+def _draw_regions(sheet: _Sheet, explanation: Explanation, x: int, y: int, width: int) -> None:
+    for name, regions in zip("AB", explanation.regions, strict=True):
+        for number, region in enumerate(regions, 1):
+            sheet.draw.line([(x, y), (x + width, y)], fill=_RULE)
+            sheet.text((x, y + 7), f"{name} {number}   {region.place}", _TEXT_SIZE, _TEXT, "la")
+            where = f"row {region.row}, column {region.column}"
+            sheet.text((x + width * 0.76, y + 9), where, _SMALL, _QUIET, "ra")
+            sheet.text((x + width, y + 7), f"{region.fall:+.3f}", _TEXT_SIZE, _TEXT, "ra")
+            y += 33
+    sheet.draw.line([(x, y), (x + width, y)], fill=_RULE)
+    note = "without the patch the cosine falls (+) or rises (-) by so much"
+    sheet.text((x, y + 12), sheet.fitted(note, _SMALL, width), _SMALL, _QUIET, "la")
+
+
+def draw_comparison(comparison: Comparison, explanation: Explanation | None = None) -> Pillow.Image:
     """Draw a comparison.
 
     The upper row shows image A, image B, and B laid onto A; the lower one the local correlation over A, the
-    difference of both in standard deviations, and the numbers. What B does not cover is hatched.
+    difference of both in standard deviations, and the numbers. What B does not cover is hatched. With an explanation a
+    third row shows its maps over both images, on one scale.
 
     Args:
         comparison: From `deepssim.compare.compare_images`.
+        explanation: From `deepssim.explain.explain`, of the comparison's pixels.
 
     Returns:
-        An RGB picture, about 1,300 x 1,100 pixels for square images.
+        An RGB picture, about 1,400 x 1,100 pixels for square images, 1,650 high with an explanation.
 
     Example:
         >>> import tempfile
@@ -223,7 +280,8 @@ def draw_comparison(comparison: Comparison) -> Pillow.Image:
     panels = _panels(comparison, frame)
     width = 2 * _MARGIN + 3 * frame.cell_width + 2 * _GAP
     lower = _MARGIN + _CAPTION + frame.height + _GAP
-    height = lower + _CAPTION + max(frame.height + _KEY, 420) + _MARGIN // 2
+    third = lower + _CAPTION + max(frame.height + _KEY, 420) + _MARGIN // 2
+    height = third if explanation is None else third + _CAPTION + max(frame.height + _KEY, 240) + _MARGIN // 2
     sheet = _Sheet(width, height)
     sizes = [f"{rows} x {columns} px" for rows, columns in comparison.sizes]
     shown = f", shown at {comparison.size[0]} x {comparison.size[1]}" if comparison.is_resized else ""
@@ -237,8 +295,7 @@ def draw_comparison(comparison: Comparison) -> Pillow.Image:
     places = [(_MARGIN + k % 3 * (frame.cell_width + _GAP), _MARGIN if k < 3 else lower) for k in range(6)]
     for panel, (title, note), (x, y) in zip(panels, captions, places, strict=False):
         sheet.caption(x, y, frame.cell_width, title, note)
-        picture = Pillow.fromarray(np.rint(np.clip(panel, 0, 255)).astype(np.uint8))
-        sheet.picture.paste(picture, (x, y + _CAPTION - 8))
+        sheet.paste((x, y + _CAPTION - 8), panel)
     below = lower + _CAPTION - 8 + frame.height + 12
     values = np.linspace(0, 1, 101)
     colours, opacity = _agreement(values)
@@ -252,11 +309,13 @@ def draw_comparison(comparison: Comparison) -> Pillow.Image:
     x, y = places[5]
     sheet.caption(x, y, frame.cell_width, "In numbers", "1 is alike, 0 unrelated")
     _draw_table(sheet, comparison, x, y + _CAPTION - 8, frame.cell_width)
+    if explanation is not None:
+        _draw_explanation(sheet, comparison, explanation, frame, third)
     return sheet.picture
 
 
-def save_comparison(comparison: Comparison, path: Path) -> None:
+def save_comparison(comparison: Comparison, path: Path, explanation: Explanation | None = None) -> None:
     """Write the picture of a comparison as PNG, readable by its owner alone."""
-    picture = draw_comparison(comparison)
+    picture = draw_comparison(comparison, explanation)
     with replacing(path) as temporary:
         picture.save(temporary, "PNG", optimize=True)

@@ -1,12 +1,16 @@
-"""What makes two embeddings alike: occlusion."""
+"""What makes two embeddings alike: occlusion, and ``deepssim compare --explain``."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
+from deepssim import compare_picture as layout
 from deepssim.compare import compare_images
 from deepssim.embed import Encoder, embed_image
 from deepssim.errors import ImageError
@@ -48,6 +52,11 @@ class Correlation:
         rows = np.stack(images).reshape(len(images), -1).astype(np.float64)
         rows -= rows.mean(axis=1, keepdims=True)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def save(path: Path, image: np.ndarray) -> Path:
+    Picture.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(path)
+    return path
 
 
 def distance(a: tuple[int, ...], b: tuple[int, ...]) -> int:
@@ -157,6 +166,22 @@ def test_regions_are_the_strongest_places_and_do_not_overlap(pixel):
     assert distance((apart[0].row + apart[0].rows // 2, apart[0].column + apart[0].columns // 2), CHANGE) <= 8
 
 
+def test_the_command_says_in_words_and_in_json_what_the_library_finds(deepssim, pixel, tmp_path):
+    a, b = save(tmp_path / "a.png", PHANTOM), save(tmp_path / "b.png", CHANGED)
+    found = explain(*compare_images(a, b).pixels, pixel)
+    done = deepssim("compare", a, b, "--explain")
+    assert done.returncode == 0, done.stderr
+    assert f"{found.cosine:.4f}" in done.stdout
+    for name, regions in zip("AB", found.regions, strict=True):
+        for region in regions:
+            assert f"{name}, {region.place}, {region.rows} x {region.columns} px at row {region.row}" in done.stdout
+    value = json.loads(deepssim("compare", a, b, "--explain", "--json", "--device", "cpu").stdout)
+    assert value["explanation"]["metric"] == "pixel"
+    assert value["explanation"]["cosine"] == pytest.approx(found.cosine, abs=1e-6)
+    assert [region["row"] for region in value["explanation"]["regions"]["b"]] == [r.row for r in found.regions[1]]
+    assert "explanation" not in json.loads(deepssim("compare", a, b, "--json").stdout)
+
+
 def test_embeddings_see_the_pixels_as_read_the_second_turned(pixel, tmp_path):
     wide = np.round(PHANTOM * 3000 + 500).astype(np.uint16)
     wide[0, 0] = 65535  # beyond the window of the comparison
@@ -167,3 +192,28 @@ def test_embeddings_see_the_pixels_as_read_the_second_turned(pixel, tmp_path):
     expected = embed_image(pixel, wide.astype(np.float32)) @ embed_image(pixel, other.astype(np.float32))
     assert found.cosine == pytest.approx(float(expected), abs=1e-6)
     assert [values.shape for values in found.maps] == [PHANTOM.shape] * 2
+
+
+def test_options_of_the_metric_without_explain_are_refused(deepssim, tmp_path):
+    path = save(tmp_path / "a.png", PHANTOM)
+    done = deepssim("compare", path, path, "--metric", "pixel")
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("--metric is of --explain: give --explain too")
+
+
+def test_the_picture_colours_what_keeps_them_apart_blue_and_what_makes_them_alike_orange(pixel, tmp_path):
+    a, b = save(tmp_path / "a.png", PHANTOM), save(tmp_path / "b.png", CHANGED)
+    comparison = compare_images(a, b)
+    plain = layout.draw_comparison(comparison)
+    found = explain(*comparison.pixels, pixel)
+    picture = layout.draw_comparison(comparison, found)
+    np.testing.assert_array_equal(np.asarray(picture)[: plain.height], plain)
+    frame = layout._Frame(comparison.size)
+    for column, values in enumerate(found.maps):
+        x, y = layout._MARGIN + column * (frame.cell_width + layout._GAP), plain.height + layout._CAPTION - 8
+        shown = np.asarray(picture.crop((x, y, x + frame.width, y + frame.height))).astype(float)
+        warmth = (shown[..., 0] - shown[..., 2])[:: frame.height // 34, :: frame.width // 28]
+        rows, columns = (
+            np.linspace(0, n - 1, k).round().astype(int) for n, k in zip(values.shape, warmth.shape, strict=True)
+        )
+        assert np.corrcoef(warmth.ravel(), values[np.ix_(rows, columns)].ravel())[0, 1] > 0.9
