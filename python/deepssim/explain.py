@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from deepssim.embed import NORM_TOLERANCE, Encoder
 from deepssim.errors import ImageError
+from deepssim.images.text import one_line
 from deepssim.perturb import gaussian_blur
 
 __all__ = ["Explanation", "Region", "explain"]
@@ -86,7 +87,7 @@ class Explanation:
     def lines(self) -> list[str]:
         """Say it in words: the cosine, and the strongest regions of each image."""
         return [
-            f"cosine of the embeddings by the metric {self.metric}: {self.cosine:.4f}",
+            f"cosine of the embeddings by the metric {one_line(self.metric)}: {self.cosine:.4f}",
             "where a patch is blurred away it falls (+, the patch makes them alike) or rises (-, it keeps them apart):",
             *(f"   {name}, {region}" for name, of in zip("AB", self.regions, strict=True) for region in of),
         ]

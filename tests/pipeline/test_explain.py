@@ -12,7 +12,7 @@ from PIL import Image as Picture
 
 from deepssim import compare_picture as layout
 from deepssim.compare import compare_images
-from deepssim.embed import Encoder, embed_image
+from deepssim.embed import Encoder
 from deepssim.errors import ImageError
 from deepssim.explain import explain
 from deepssim.metric import load_metric
@@ -189,7 +189,8 @@ def test_embeddings_see_the_pixels_as_read_the_second_turned(pixel, tmp_path):
     np.save(tmp_path / "a.npy", wide)
     np.save(tmp_path / "b.npy", np.rot90(other, -1))
     found = explain(*compare_images(tmp_path / "a.npy", tmp_path / "b.npy", size=(68, 56)).pixels, pixel)
-    expected = embed_image(pixel, wide.astype(np.float32)) @ embed_image(pixel, other.astype(np.float32))
+    one, two = pixel.encode([pixel.prepare(image.astype(np.float32)) for image in (wide, other)])
+    expected = one @ two
     assert found.cosine == pytest.approx(float(expected), abs=1e-6)
     assert [values.shape for values in found.maps] == [PHANTOM.shape] * 2
 

@@ -67,11 +67,13 @@ def command(
     found = compare_images(a, b, size=resize, images=ImageOptions(slices, axis, max_pixels=max_pixels))
     explanation = None
     if with_explanation:
+        from deepssim.domain import AUTO, choose_metric
         from deepssim.embed import Encoder
         from deepssim.explain import explain
         from deepssim.metric import load_metric
 
-        explanation = explain(*found.pixels, Encoder(load_metric(metric), device=device, threads=threads))
+        chosen = choose_metric(found.pixels, threads).metric if metric == AUTO else metric
+        explanation = explain(*found.pixels, Encoder(load_metric(chosen), device=device, threads=threads))
     if out is not None:
         from deepssim.compare_picture import save_comparison
         from deepssim.matrix import make_parent
