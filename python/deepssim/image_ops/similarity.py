@@ -52,7 +52,8 @@ def ssim(
     Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural
     similarity", IEEE Transactions on Image Processing 13(4), 2004, equation 13, with K1 = .01 and K2 = .03, over
     the places at which the window lies inside the image. It is scikit-image's ``structural_similarity`` in
-    float64, to 1e-7 where both images hold whole numbers from 0 to 255 and to rounding otherwise.
+    float64, to 1e-7 where both images hold whole numbers from 0 to 255 (2e-7 where they are flat) and to rounding
+    otherwise.
 
     Args:
         a: ``(rows, columns)``, uint8 or float32.
