@@ -12,6 +12,7 @@ from deepssim.cli._options import Dimensions, echo_json, run_options, volume_opt
 
 if TYPE_CHECKING:
     from deepssim.compare import Comparison
+    from deepssim.explain import Explanation
 
 
 @click.command("compare")
@@ -84,14 +85,12 @@ def command(
         explained = {} if explanation is None else {"explanation": explanation.as_dict()}
         echo_json({**found.as_dict(), **explained, "picture": str(out) if out else None})
         return
-    _print(found)
-    if explanation is not None:
-        click.echo("\n" + "\n".join(explanation.lines()))
+    _print(found, explanation)
     if out is not None:
         click.echo(f"\nPicture: {out}")
 
 
-def _print(found: Comparison) -> None:
+def _print(found: Comparison, explanation: Explanation | None) -> None:
     from deepssim.images.text import one_line
 
     for letter, name, size in zip("AB", found.names, found.sizes, strict=True):
@@ -107,3 +106,5 @@ def _print(found: Comparison) -> None:
         click.echo(f"{name:24}" + "".join(f"{cell:>12}" for cell in cells))
     if not found.has_overlap:
         click.echo("\nUnder 35 % overlap once registered: nothing to compare there.")
+    if explanation is not None:
+        click.echo("\n" + "\n".join(explanation.lines()))
