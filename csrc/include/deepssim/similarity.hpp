@@ -7,9 +7,10 @@
 //
 // Numerics. Where both images hold whole numbers from 0 to 255, window sums are 32-bit integers and exact, and so is
 // 98 sum(xy) - 2 sum(x) sum(y); only what comes after rounds to float32, and sums of at most four windows: within 1e-7
-// of the mean over the reals, or 2e-7 where all windows are alike and round the same way. Anything else, and ranges from which float32 would over- or underflow, is computed in
-// float64 throughout, covariances about the image's mean. Which of the two is decided by the two images and the range
-// alone. Every ISA level gives the same bits, and so does any number of threads.
+// of the mean over the reals, or 2e-7 where all windows are alike and round the same way. Anything else, and ranges
+// from which float32 would over- or underflow, is computed in float64 throughout, covariances about the image's mean.
+// Which of the two is decided by the two images and the range alone. Every ISA level gives the same bits, and so does
+// any number of threads.
 #pragma once
 
 #include <cstddef>
