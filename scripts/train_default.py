@@ -12,16 +12,15 @@ with PyTorch on images of ``tune``. Thresholds and figures: scripts/calibrate_en
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from real_images import brain_slices, chest_films
 
 from deepssim import __version__
 from deepssim.cli._progress import make_progress
@@ -31,7 +30,6 @@ from deepssim.images import list_images
 from deepssim.models.checkpoint import load_encoder
 from deepssim.train.run import TrainOptions, train
 
-SPLITS = ("train", "tune")
 # Rows and columns that images are brought to; the encoder sees half of each.
 SIZES = {"brain": (136, 112), "chest": (128, 128)}
 STEPS = 14_000
@@ -41,40 +39,6 @@ KINDS = {
     "brain": "axial T1-weighted brain MRI (OpenNeuro ds002748 1.0.5, CC0)",
     "chest": "frontal chest X-rays (NIH ChestX-ray8, Wang et al., CVPR 2017)",
 }
-# Canonical voxels of the crop: columns from right to left, rows from front to back, slices.
-CROP = (slice(8, 120), slice(4, 140), range(44, 101))
-
-
-def people(data: Path, domain: str) -> dict[str, str]:
-    """Return the split of each person of a domain, of `SPLITS` alone."""
-    with (data / "splits.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["domain"] == domain and row["split"] in SPLITS]
-    return {row["person"]: row["split"] for row in rows}
-
-
-def brain_slices(data: Path) -> Iterator[tuple[str, str, str, NDArray[np.uint8]]]:
-    """Yield split, person, name and pixels of axial slices."""
-    columns, rows, levels = CROP
-    for person, split in people(data, "brain").items():
-        volume = nibabel.as_closest_canonical(nibabel.load(data / "brain" / "volumes" / f"{person}_T1w.nii.gz"))
-        voxels = np.asarray(volume.dataobj)
-        for level in levels:
-            yield split, person, f"z{level:03d}", np.ascontiguousarray(voxels[columns, rows, level].T[::-1])
-
-
-def chest_films(data: Path) -> Iterator[tuple[str, str, str, NDArray[np.uint8]]]:
-    """Yield split, person, name and pixels of films."""
-    split_of = people(data, "cxr")
-    with (data / "cxr" / "images.csv").open() as file:
-        for row in csv.DictReader(file):
-            if row["patient"] in split_of:
-                with Image.open(data / "cxr" / row["path"]) as film:
-                    yield (
-                        split_of[row["patient"]],
-                        row["patient"],
-                        Path(row["path"]).stem,
-                        np.asarray(film.convert("L")),
-                    )
 
 
 def write_images(images: Iterator[tuple[str, str, str, NDArray[np.uint8]]], folder: Path) -> None:
