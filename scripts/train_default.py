@@ -30,9 +30,9 @@ from deepssim.images import list_images
 from deepssim.models.checkpoint import load_encoder
 from deepssim.train.run import TrainOptions, train
 
-# Rows and columns that images are brought to; the encoder sees half of each.
+# Rows and columns that images are brought to.
 SIZES = {"brain": (136, 112), "chest": (128, 128)}
-STEPS = 14_000
+STEPS = 12_000
 # Real images are embedded as the mean over all flips at these turns.
 GALLERY = GalleryViews((-20.0, 0.0, 20.0))
 KINDS = {

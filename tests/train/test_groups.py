@@ -69,7 +69,7 @@ def test_a_group_is_its_anchor_with_graded_changes(anchors):
     assert exact > near > strong > other
 
 
-def test_steps_of_a_pass_take_every_group_once_with_the_ssim_of_all_pairs(anchors):
+def test_steps_of_a_pass_take_every_group_once_with_the_ssim_of_pairs(anchors):
     block = Groups(anchors, OPTIONS, seed=0, n_blocks=1)[0]
     steps = [draw_step(block, OPTIONS, 0, 0, step) for step in range(OPTIONS.block_steps)]
     assert OPTIONS.block_steps == 8
@@ -78,6 +78,17 @@ def test_steps_of_a_pass_take_every_group_once_with_the_ssim_of_all_pairs(anchor
         assert sorted(map(bytes, images)) == sorted(map(bytes, block.images))
     assert not all(np.array_equal(a.images, b.images) for a, b in zip(steps[:4], steps[4:], strict=True))
     step = steps[0]
-    for a, b in ((0, 1), (3, 17), (9, 2)):
+    for place in (0, 50, len(step.pairs) - 1):
+        a, b = step.pairs[place]
         expected = ssim(step.images[a], step.images[b], data_range=None, with_z_score=True)
-        assert step.similarity[a, b] == pytest.approx(expected, abs=1e-6)
+        assert step.similarity[place] == pytest.approx(expected, abs=1e-6)
+
+
+def test_pairs_of_a_step_are_all_that_look_alike_and_as_many_others(anchors):
+    options = GroupOptions(block_groups=16, step_groups=8, repeats=1)
+    step = draw_step(Groups(anchors, options, seed=0, n_blocks=1)[0], options, 0, 0, 0)
+    cluster = step.pairs // (4 * GROUP)
+    is_alike = cluster[:, 0] == cluster[:, 1]
+    assert is_alike.sum() == 2 * 20 * 19 // 2 == (~is_alike).sum()
+    assert (step.pairs[:, 0] < step.pairs[:, 1]).all()
+    assert len(np.unique(step.pairs, axis=0)) == len(step.pairs)

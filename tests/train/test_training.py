@@ -39,7 +39,6 @@ TINY = Recipe(
 def tiny(monkeypatch):
     monkeypatch.setitem(recipes.RECIPES, "tiny", TINY)
     pairs = replace(TINY, name="tiny-pairs", steps=0, epochs=2, batch_size=8, augmentation=Augmentation(flip=0.3))
-    pairs = replace(TINY, name="tiny-pairs", steps=0, epochs=2, batch_size=8, augmentation=Augmentation(flip=0.3))
     monkeypatch.setitem(recipes.RECIPES, "tiny-pairs", pairs)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 
@@ -49,12 +48,12 @@ class GroupSource:
 
 
 def _batch(step: Step) -> Batch:
-    left, right = np.triu_indices(len(step.images), 1)
+    pairs = torch.from_numpy(step.pairs)
     return Batch(
         torch.from_numpy(step.images).float().div_(255)[:, None],
-        torch.from_numpy(left),
-        torch.from_numpy(right),
-        torch.from_numpy(step.similarity[left, right]),
+        pairs[:, 0],
+        pairs[:, 1],
+        torch.from_numpy(step.similarity),
         torch.from_numpy(step.people),
         GROUP,
         N_COPIES,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from deepssim.image_ops import similarity_matrix
+from deepssim.image_ops import similarity_pairs
 from deepssim.partners import make_partner
 from deepssim.train.anchors import Anchors
 
@@ -68,11 +68,13 @@ class Step:
     Attributes:
         images: ``(m, height, width)`` uint8, not yet seen in views.
         people: ``(m,)``.
-        similarity: ``(m, m)`` SSIM of all pairs, the first image's by rows.
+        pairs: ``(p, 2)`` places of pairs of them: all among four groups that look alike, and as many others.
+        similarity: ``(p,)`` SSIM of each.
     """
 
     images: NDArray[np.uint8]
     people: NDArray[np.int64]
+    pairs: NDArray[np.int64]
     similarity: NDArray[np.float32]
 
 
@@ -127,9 +129,10 @@ class Groups(Dataset[Block]):
 
 
 def draw_step(block: Block, options: GroupOptions, seed: int, number: int, step: int) -> Step:
-    """Take the images of one step of a block, with the SSIM of all pairs.
+    """Take the images of one step of a block, with pairs of them.
 
-    SSIM is that of the published recipes: of the z-scored images, 7 x 7 windows, the range of the first image.
+    SSIM is that of the published recipes: of the z-scored images, 7 x 7 windows, the range of the first image. Pairs
+    of groups that do not look alike are nearly alike in their SSIM, so a part of them says as much as all.
 
     Args:
         block: What to take them from.
@@ -140,11 +143,16 @@ def draw_step(block: Block, options: GroupOptions, seed: int, number: int, step:
     """
     per_pass = options.block_groups // options.step_groups
     n_clusters = options.block_groups // _CLUSTER
-    order = np.random.default_rng([seed, number, 1 + step // per_pass]).permutation(n_clusters)
+    rng = np.random.default_rng([seed, number, 1 + step // per_pass])
+    order = rng.permutation(n_clusters)
     per_step = options.step_groups // _CLUSTER
     chosen = order[step % per_pass * per_step :][:per_step]
     span = _CLUSTER * GROUP
     rows = (chosen[:, None] * span + np.arange(span)).ravel()
     images, people = block.images[rows], block.people[rows]
-    similarity = similarity_matrix("ssim", images, images, data_range=None, with_z_score=True)
-    return Step(images, people, similarity.astype(np.float32))
+    pairs = np.stack(np.triu_indices(len(images), 1), axis=1).astype(np.int64)
+    is_alike = pairs[:, 0] // span == pairs[:, 1] // span
+    others = rng.permutation(np.flatnonzero(~is_alike))[: is_alike.sum()]
+    pairs = pairs[np.concatenate([np.flatnonzero(is_alike), others])]
+    similarity = similarity_pairs("ssim", images, images, pairs, data_range=None, with_z_score=True)
+    return Step(images, people, pairs, similarity.astype(np.float32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,7 +72,6 @@ class Schedule:
         validate_every: Steps between looks at the validation set.
         save_every: Steps between saved states.
         patience: Looks without a better one after which training ends; 0: never.
-        shrink: The encoder's input is so many times smaller than the images; by averaging, after views.
     """
 
     steps: int
@@ -89,7 +88,6 @@ class Schedule:
     validate_every: int = 500
     save_every: int = 200
     patience: int = 0
-    shrink: int = 1
 
 
 def train_encoder(
@@ -160,8 +158,6 @@ def _loss(
     device: torch.device,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     images = augment(batch.images.to(device), augmentation, views)
-    if schedule.shrink > 1:
-        images = nn.functional.avg_pool2d(images, schedule.shrink)
     embeddings = model(images)
     cosine = (embeddings[batch.left.to(device)] * embeddings[batch.right.to(device)]).sum(1)
     error = cosine_error(cosine, batch.target.to(device), even_bins=schedule.even_bins)
@@ -186,11 +182,11 @@ class _State:
     ) -> None:  # fmt: skip
         self.schedule, self.folder, self.accelerator, self.seed = schedule, folder, accelerator, seed
         self.step, self.best, self.looks_since_best = 0, {"selection": math.inf}, 0
-        optimizer = torch.optim.AdamW(_decayed(groups, schedule.weight_decay), betas=(0.9, 0.999))
+        optimizer = torch.optim.AdamW(_decayed(groups, schedule.weight_decay), betas=(0.9, 0.999), fused=True)
         self.encoder = encoder
         self.model, self.optimizer = accelerator.prepare(encoder, optimizer)
         self.scheduler = LambdaLR(self.optimizer.optimizer, self._rate)
-        self._average = AveragedModel(encoder, avg_fn=self._mix, use_buffers=True) if schedule.average else None
+        self._average = AveragedModel(encoder, multi_avg_fn=self._mix, use_buffers=True) if schedule.average else None
 
     @property
     def averaged(self) -> nn.Module:
@@ -206,9 +202,13 @@ class _State:
             return 1.0
         return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1.0, schedule.steps - warm)))
 
-    def _mix(self, average: Tensor, now: Tensor, n: int | Tensor) -> Tensor:
+    def _mix(self, average: Sequence[Tensor], now: Sequence[Tensor], n: int | Tensor) -> None:
         decay = min(self.schedule.average, (1.0 + float(n)) / (10.0 + float(n)))
-        return average + (now - average) * (1.0 - decay) if average.is_floating_point() else now
+        for kept, new in zip(average, now, strict=True):
+            if kept.is_floating_point():
+                kept.lerp_(new, 1.0 - decay)
+            else:
+                kept.copy_(new)
 
     def views(self) -> torch.Generator:
         """Return the source of the views of the batch to come: a function of seed, process and position."""

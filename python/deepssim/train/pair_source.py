@@ -164,15 +164,14 @@ class PairValidation(Validation):
     Args:
         pairs: Them.
         size: Rows and columns that images are brought to.
-        shrink: The encoder's input is so many times smaller.
     """
 
-    def __init__(self, pairs: PairList, size: tuple[int, int], shrink: int = 1) -> None:
+    def __init__(self, pairs: PairList, size: tuple[int, int]) -> None:
         self._real, real_places = _distinct(pairs.real)
         self._synthetic, synthetic_places = _distinct(pairs.synthetic)
         self.left, self.right = np.array(real_places), np.array(synthetic_places)
         self.target = np.array(pairs.ssim, np.float32)
-        self._images = [_stack(pairs.folder, keys, size, shrink) for keys in (self._real, self._synthetic)]
+        self._images = [_stack(pairs.folder, keys, size) for keys in (self._real, self._synthetic)]
 
     def predictions(self, encoder: nn.Module, device: torch.device) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return similarity and cosine of the pairs."""
@@ -201,6 +200,5 @@ def _distinct(keys: Sequence[str]) -> tuple[list[str], list[int]]:
     return list(places), rows
 
 
-def _stack(folder: Path, keys: Sequence[str], size: tuple[int, int], shrink: int) -> Tensor:
-    images = torch.from_numpy(np.stack([_read(folder, key, size) for key in keys])).float().div_(255)[:, None]
-    return nn.functional.avg_pool2d(images, shrink) if shrink > 1 else images
+def _stack(folder: Path, keys: Sequence[str], size: tuple[int, int]) -> Tensor:
+    return torch.from_numpy(np.stack([_read(folder, key, size) for key in keys])).float().div_(255)[:, None]

@@ -40,7 +40,6 @@ class Recipe:
         average: Decay of the average of the weights that is kept; 0: none.
         even_bins: Whether each tenth of the similarity counts the same in the loss.
         contrast: Weight of the contrastive part of the loss, where copies come in groups.
-        shrink: Images are averaged down so many times after views: the encoder's input is smaller than they.
     """
 
     name: str
@@ -63,12 +62,6 @@ class Recipe:
     average: float = 0.0
     even_bins: bool = False
     contrast: float = 0.0
-    shrink: int = 1
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """Rows and columns of the encoder's input."""
-        return self.size[0] // self.shrink, self.size[1] // self.shrink
 
 
 RECIPES = {
@@ -86,7 +79,7 @@ RECIPES = {
         Recipe(
             "lite", "lite", (136, 112), HARD,
             steps=20_000, batch_size=80, learning_rate=3e-3, weight_decay=0.02, warm_up=0.05, is_cosine=True,
-            average=0.985, even_bins=True, contrast=0.01, shrink=2,
+            average=0.985, even_bins=True, contrast=0.01,
         ),
     )
 }  # fmt: skip
@@ -99,8 +92,8 @@ def recipe_named(name: str) -> Recipe:
         UsageError: There is none of this name.
 
     Example:
-        >>> recipe_named("lite").input_size
-        (68, 56)
+        >>> recipe_named("lite").size
+        (136, 112)
     """
     if name not in RECIPES:
         raise UsageError(f"unknown recipe {name!r}; there are {', '.join(sorted(RECIPES))}")

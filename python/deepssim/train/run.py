@@ -181,7 +181,7 @@ def _accelerator(options: TrainOptions, recipe: Recipe) -> Accelerator:
 
 def _describe(options: TrainOptions, recipe: Recipe) -> Description:
     arguments = {**recipe.arguments, "dim": options.dim, "dropout": recipe.dropout}
-    height, width = recipe.input_size
+    height, width = recipe.size
     name = options.name or recipe.name.replace("+", "p")
     return Description(
         recipe.architecture, arguments, height, width, name, {"recipe": recipe.name, "seed": options.seed}
@@ -218,7 +218,7 @@ def _data(
         n_steps = recipe.epochs * per_epoch
         source = PairSource(lists["train"], recipe.size, recipe.batch_size, seed, n_steps * options.accumulate,
                             options.workers)  # fmt: skip
-        return source, PairValidation(lists["valid"], recipe.size, recipe.shrink), n_steps
+        return source, PairValidation(lists["valid"], recipe.size), n_steps
     if not recipe.steps:
         raise UsageError(f"the recipe {recipe.name} learns from a list of pairs: give --dataset-csv")
     if recipe.batch_size % _STEP_MULTIPLE:
@@ -227,7 +227,7 @@ def _data(
     groups = GroupOptions(step_groups=recipe.batch_size // GROUP)
     groups = replace(groups, block_groups=groups.step_groups * max(1, groups.block_groups // groups.step_groups))
     made = GroupSource(training, groups, seed, recipe.steps * options.accumulate, options.workers)
-    return made, RetrievalValidation.of(selecting, training, recipe.input_size, seed=options.seed), recipe.steps
+    return made, RetrievalValidation.of(selecting, training, recipe.size, seed=options.seed), recipe.steps
 
 
 def _people(options: TrainOptions, size: tuple[int, int]) -> tuple[Anchors, Anchors]:
@@ -251,5 +251,5 @@ def _schedule(options: TrainOptions, recipe: Recipe, n_steps: int) -> Schedule:
     return Schedule(
         n_steps, recipe.learning_rate, recipe.weight_decay, recipe.warm_up, recipe.is_cosine,
         accumulate=options.accumulate, average=recipe.average, even_bins=recipe.even_bins, contrast=recipe.contrast,
-        validate_every=every, save_every=options.save_every, patience=options.patience, shrink=recipe.shrink,
+        validate_every=every, save_every=options.save_every, patience=options.patience,
     )  # fmt: skip
