@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,9 @@ from benchmarks.membench.systems import metric_scores
 
 from deepssim.embed import Encoder
 from deepssim.evaluate import EXACT
+from deepssim.gallery import GalleryViews
 from deepssim.image_ops import similarity_pairs
-from deepssim.metric import load_metric
+from deepssim.metric import Metric, load_metric
 from deepssim.partners import GRADES, make_partner
 from deepssim.perturb import ViewKind, apply_view, draw_view
 
@@ -38,7 +40,7 @@ PER_BIN = 200
 Bytes = NDArray[np.uint8]
 
 
-def retrieval(metric: str, settings: Settings, domain: str, n_draws: int) -> None:
+def retrieval(metric: Metric, settings: Settings, domain: str, n_draws: int) -> None:
     """Print the share of copies whose source is among the nearest."""
     sys.stdout.write("| condition | base | copies | exact, among " + " / ".join(map(str, RANKS)) + " | near |\n")
     sys.stdout.write("|---|---|---|---|---|\n")
@@ -86,10 +88,10 @@ def as_bytes(image: NDArray[np.float32]) -> Bytes:
     return np.asarray(np.rint(np.clip(image, 0, 1) * 255), np.uint8)
 
 
-def cosine_error(metric: str, people: Collection, seed: int) -> None:
+def cosine_error(metric: Metric, people: Collection, seed: int) -> None:
     """Print how far the cosine is from the SSIM, in all and by tenth."""
     real, partners, pairs, target = graded_pairs(people, seed)
-    encoder = Encoder(load_metric(metric), device="cpu")
+    encoder = Encoder(metric, device="cpu")
     place = np.floor(target * 10).astype(int)
     bins = [b for b in np.unique(place) if (place == b).sum() >= PER_BIN // 10]
     sys.stdout.write(f"\n{len(pairs):,} pairs\n\n| condition | mean absolute error, tenths counted alike | ")
@@ -122,11 +124,15 @@ def main() -> None:
     parser.add_argument("--metric", help="bundle to measure; default: the installed encoder of the domain")
     parser.add_argument("--data", type=Path, required=True, help="folder with splits.csv, brain/ and cxr/")
     parser.add_argument("--split", choices=tuple(DISTRACTORS), default="test")
+    parser.add_argument("--gallery-turns", help="degrees of the gallery's views instead of the bundle's; '': no views")
     parser.add_argument("--draws", type=int, default=3, help="benchmarks a condition")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     settings = Settings(options.data, split=options.split, seed=options.seed)
-    metric = str(load_metric(options.metric or options.domain).path)
+    metric = load_metric(options.metric or options.domain)
+    if options.gallery_turns is not None:
+        turns = tuple(float(turn) for turn in options.gallery_turns.split(",") if turn)
+        metric = replace(metric, gallery=GalleryViews(turns) if turns else None)
     retrieval(metric, settings, options.domain, options.draws)
     cosine_error(metric, read_people(settings, options.domain, (options.split,)), options.seed)
 

@@ -15,7 +15,7 @@ from benchmarks.membench.verified import S1, S2, Mask, Pixels, Table
 from deepssim.embed import Encoder
 from deepssim.evaluate import EXACT, NEAR, UNRELATED, best_cuts, labels_of
 from deepssim.image_ops import BANK, make_views, similarity_matrix
-from deepssim.metric import load_metric
+from deepssim.metric import Metric, load_metric
 from deepssim.search import Searcher
 
 Ints = NDArray[np.int64]
@@ -101,23 +101,24 @@ def ssim_scores(real: Sequence[Pixels], synthetic: Sequence[Pixels], *, threads:
     return np.asarray(matrix.T, np.float32)
 
 
-def metric_scores(name: str, real: Sequence[Pixels], synthetic: Sequence[Pixels], *, threads: int = 0) -> Floats:
+def metric_scores(
+    metric: str | Metric, real: Sequence[Pixels], synthetic: Sequence[Pixels], *, threads: int = 0
+) -> Floats:
     """Return the scores of a metric bundle, ``(n_synthetic, n_real)``.
 
     Where its embedding is itself an image (`layout`), the highest score over the views of the synthetic image.
 
     Args:
-        name: Of an installed metric, or the path of a bundle.
+        metric: One, or the name of an installed one, or the path of a bundle.
         real: Images.
         synthetic: Images.
         threads: 0: all that this process may use.
     """
-    metric = load_metric(name)
+    metric = load_metric(metric) if isinstance(metric, str) else metric
     encoder = Encoder(metric, device="cpu", threads=threads)
     rows, queries = _embed(encoder, real, as_gallery=True), _embed(encoder, synthetic)
-    layout = getattr(metric, "layout", None)
-    if layout is not None:
-        return _best_of_views(rows, queries, layout, real[0].shape, threads)
+    if metric.layout is not None:
+        return _best_of_views(rows, queries, metric.layout, real[0].shape, threads)
     found = Searcher.of(rows).search(queries, len(rows), threads=threads)
     scores = np.empty((len(queries), len(rows)), np.float32)
     np.put_along_axis(scores, found.ids, found.scores, axis=1)
