@@ -23,3 +23,14 @@ def deepssim() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=env)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder with real images, if this machine has one."""
+    named = os.environ.get("DEEPSSIM_DATA")
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(named) if named else beside
+    if not (folder / "splits.csv").is_file():
+        pytest.skip("real images are not here: set DEEPSSIM_DATA to their folder")
+    return folder

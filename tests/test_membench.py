@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +23,6 @@ from PIL import Image
 
 from deepssim.evaluate import EXACT, NEAR, UNRELATED
 from deepssim.image_ops import evidence, register
-
-DATA = Path(os.environ.get("DEEPSSIM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +85,9 @@ def test_data_that_is_not_there_is_named(tmp_path):
         read_collection(tmp_path, "knee", {"test"})
 
 
-@pytest.mark.skipif(not (DATA / "splits.csv").is_file(), reason="no folder of real images: set DEEPSSIM_DATA")
-def test_splits_share_no_one():
+def test_splits_share_no_one(data_folder):
     for domain in ("brain", "chest"):
-        people = [set(read_collection(DATA, domain, {split}).people) for split in ("train", "tune", "test")]
+        people = [set(read_collection(data_folder, domain, {split}).people) for split in ("train", "tune", "test")]
         assert all(people)
         assert sum(map(len, people)) == len(set.union(*people))
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import csv
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,17 +264,15 @@ def test_a_token_ends_the_call():
         similarity_matrix("ssim", images(4, 20, 20), images(4, 20, 20), data_range=255, cancel=token)
 
 
-def test_published_scores_of_real_pairs():
+def test_published_scores_of_real_pairs(data_folder):
     pillow = pytest.importorskip("PIL.Image")
-    named = os.environ.get("DEEPSSIM_DATA")
-    folder = Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "data"
-    table = folder.parent / "golden" / "pairs.csv"
+    table = data_folder.parent / "golden" / "pairs.csv"
     if not table.is_file():
-        pytest.skip("golden values are not here: set DEEPSSIM_DATA to the folder of images beside them")
+        pytest.skip("golden/pairs.csv is not beside the images")
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        with pillow.open(folder / row["a"]) as first, pillow.open(folder / row["b"]) as second:
+        with pillow.open(data_folder / row["a"]) as first, pillow.open(data_folder / row["b"]) as second:
             a, b = np.asarray(first.convert("L")), np.asarray(second.convert("L"))
         got = ssim(a, b, data_range=None, with_z_score=True)
         assert got == pytest.approx(float(row["ssim"]), abs=1e-7), row

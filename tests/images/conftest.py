@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -124,14 +123,3 @@ def _directory(out: bytearray, tags: dict[int, Any], order: str) -> tuple[bytear
         entries += struct.pack(order + "HHI", tag, {"H": 3, "I": 4}[kind], len(values)) + raw.ljust(4, b"\0")
     out += struct.pack(order + "H", len(tags)) + entries
     return out + b"\0" * 4 + outside, len(out)
-
-
-@pytest.fixture(scope="session")
-def data_folder() -> Path:
-    """The folder with real images, if this machine has one."""
-    named = os.environ.get("DEEPSSIM_DATA")
-    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
-    folder = Path(named) if named else beside
-    if not (folder / "brain").is_dir():
-        pytest.skip("real images are not here: set DEEPSSIM_DATA to their folder")
-    return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,11 @@ from deepssim.domain import (
 from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import list_images
-from deepssim.metric import installed_metrics, load_metric
+from deepssim.metric import load_metric
 from deepssim.phantom import make_cohort
 from deepssim.store_build import build_store, write_store
 
-DATA = os.environ.get("DEEPSSIM_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="set DEEPSSIM_DATA to the folder of the images")
+FOLDERS = {"brain": "brain/slices", "chest": "cxr/images"}
 
 
 def write(folder: Path, images) -> Path:
@@ -63,20 +61,16 @@ def test_where_nothing_can_be_read_the_choice_is_pixel(tmp_path):
     assert choose_metric(sample(list_images(tmp_path))).metric == "pixel"
 
 
-@needs_data
-@pytest.mark.parametrize(("name", "folder"), [("brain", "brain/slices"), ("chest", "cxr/images")])
-def test_images_of_a_kind_get_the_encoder_that_was_made_for_it(name, folder):
-    if name not in installed_metrics():
-        pytest.skip(f"the encoder {name} is not installed")
-    assert choose_metric(sample(list_images(Path(str(DATA)) / folder))).metric == name
+@pytest.mark.parametrize(("name", "folder"), FOLDERS.items())
+def test_images_of_a_kind_get_the_encoder_that_was_made_for_it(name, folder, data_folder):
+    assert choose_metric(sample(list_images(data_folder / folder))).metric == name
 
 
-@needs_data
 @pytest.mark.parametrize("change", [lambda x: x[::-1], lambda x: x[:, ::-1], np.rot90, lambda x: 255 - x[::-1, ::-1]])
-def test_likeness_is_that_of_every_flip_and_right_turn(change):
+def test_likeness_is_that_of_every_flip_and_right_turn(change, data_folder):
     for domain in installed_domains():
         pixel = Encoder(load_metric("pixel"), device="cpu")
-        folder = Path(str(DATA)) / {"brain": "brain/slices", "chest": "cxr/images"}[domain.metric]
+        folder = data_folder / FOLDERS[domain.metric]
         path = next(folder.rglob("*.png"), None) or next(folder.rglob("*.jpg"))
         image = np.asarray(Image.open(path).convert("L"), np.float32)
         plain, changed = (thumbnails([np.ascontiguousarray(x)], pixel) for x in (image, change(image)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,15 +18,6 @@ from PIL import Image as Picture
 from deepssim import image_ops, matrix
 from deepssim.errors import MemoryLimitError, UsageError
 from deepssim.matrix import MatrixOptions, compute_matrix
-
-DATA = next(
-    (
-        p
-        for p in (os.environ.get("DEEPSSIM_DATA"), Path(__file__).parents[2] / "../shared/data")
-        if p and Path(p).is_dir()
-    ),
-    None,
-)
 
 
 def save_all(folder: Path, images: np.ndarray) -> Path:
@@ -286,10 +276,8 @@ def test_killed_and_started_again_it_goes_on(deepssim, tmp_path, how):
     np.testing.assert_array_equal(np.load(tmp_path / "m.npy"), np.load(tmp_path / "whole.npy"))
 
 
-@pytest.mark.skipif(DATA is None, reason="DEEPSSIM_DATA names no folder with real images")
-def test_real_images_have_the_references_numbers(tmp_path):
-    data = Path(str(DATA))
-    golden = data.parent / "golden" / "pairs.csv"
+def test_real_images_have_the_references_numbers(data_folder, tmp_path):
+    golden = data_folder.parent / "golden" / "pairs.csv"
     if not golden.is_file():
         pytest.skip("golden/pairs.csv is not beside the images")
     pairs = [r for r in read_csv(golden) if r["a"].startswith("brain")]
@@ -297,7 +285,7 @@ def test_real_images_have_the_references_numbers(tmp_path):
         for path in {r[side] for r in pairs}:
             target = tmp_path / name / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(data / path, target)
+            shutil.copy(data_folder / path, target)
     for kind, tolerance in (("ssim", 1e-6), ("fsim", 1e-5)):
         options = MatrixOptions(kind=kind)
         done = compute_matrix(tmp_path / "real", tmp_path / "synthetic", tmp_path / f"{kind}.npy", options)
