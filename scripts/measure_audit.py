@@ -81,7 +81,7 @@ def main() -> None:
     real_seconds = time.perf_counter() - began
     asked = AuditOptions(metric=str(metric.encoder().metric.path), images=reading, match=MatchOptions(), device="cpu")
     began = time.perf_counter()
-    audit(store, options.out / "generated", options.out / f"result-{int(began)}", options=asked,
+    result = audit(store, options.out / "generated", options.out / f"result-{int(began)}", options=asked,
           progress=make_progress(False))  # fmt: skip
     seconds = time.perf_counter() - began
     whole = real_seconds + seconds * n_whole / n_synthetic
@@ -89,6 +89,7 @@ def main() -> None:
         f"{metric.encoder().metric.name}: {N_REAL:,} real images {real_seconds:.1f} s, {n_synthetic:,} generated ones "
         f"{seconds:.1f} s ({n_synthetic / seconds:,.0f} a second); {n_whole:,} of them: {whole / 60:.1f} minutes\n"
     )
+    sys.stdout.write(f"{result.summary['synthetic_flagged']}\n{result.summary['screening']}\n")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def main() -> None:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     write(
-        "\n| metric | views of real images | real images | ms to embed one | ms to make a copy and find its candidates |\n"
+        "\n| metric | views of real images | real images | ms to embed one | ms to make a copy and screen it |\n"
     )
     write("|---|---:|---:|---:|---:|\n" + "".join(costs))
 
