@@ -102,6 +102,7 @@ def numbers(values: tuple[int, ...]) -> bytes:
     [
         (module_pickle((2, 2), (2, 1), 4, offset=1), "beyond its storage"),
         (module_pickle((1000, 1000, 1000), (0, 0, 0), 4), "beyond its storage"),
+        (module_pickle((60_000_000, 0), (0, 1), 4), "beyond its storage"),
         (module_pickle((2,), (-1,), 4), "impossible shape"),
         (module_pickle((2**70,), (1,), 4), "impossible shape"),
         (module_pickle((4,), (1,), 2**70), "storage that is none"),

@@ -155,6 +155,25 @@ def test_what_does_not_fit_is_named(part, layer, message, scripted, tmp_path):
         load_published(scripted(Changed(), tmp_path / "changed.pt"))
 
 
+@pytest.mark.parametrize("shape", [(60_000_000, 0), (65_537, 512), (0, 512), (64, 511), (), (512,), (2, 512, 1)])
+def test_an_embedding_of_impossible_size_is_refused_before_memory_is_taken(shape, monkeypatch, tmp_path):
+    (tmp_path / "small.pt").write_bytes(b"")
+    state = {"feature_extractor.0.0.weight": torch.empty(0), "fc.6.weight": torch.empty(shape, device="meta")}
+    monkeypatch.setattr("deepssim.models.published.read_archive", lambda path: state)
+    with pytest.raises(MetricError, match="no DeepSSIM: its last weight"):
+        load_published(tmp_path / "small.pt")
+
+
+def test_shapes_are_compared_before_memory_is_taken(monkeypatch, tmp_path):
+    (tmp_path / "small.pt").write_bytes(b"")
+    last = torch.empty(65_536, (1440 + 65_536) // 2, device="meta")  # 8 GiB
+    state = {"stage_a.0.0.weight": torch.empty(0), "fc.4.weight": last}
+    monkeypatch.setattr("deepssim.models.published.read_archive", lambda path: state)
+    monkeypatch.setattr(nn.Module, "to_empty", lambda *_, **__: pytest.fail("memory was taken"))
+    with pytest.raises(MetricError, match=r"does not fit DeepSSIM\+\+: \d+ of its weights are missing"):
+        load_published(tmp_path / "small.pt")
+
+
 def test_another_network_is_named(scripted, tmp_path):
     with pytest.raises(MetricError, match=r"neither DeepSSIM nor DeepSSIM\+\+: its weights are named 0\.weight"):
         load_published(scripted(nn.Sequential(nn.Linear(2, 2)), tmp_path / "other.pt"))

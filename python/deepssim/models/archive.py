@@ -242,8 +242,9 @@ def _load(archive: zipfile.ZipFile, root: str, view: _View, storages: dict[str, 
     storage = view.storage
     n = math.prod(view.size)
     last = view.offset + sum((size - 1) * stride for size, stride in zip(view.size, view.stride, strict=True))
-    # No more elements than the storage has: an expanded one would be any size for nothing.
-    if n > storage.n or (n and last >= storage.n):
+    # No more elements than the storage has: an expanded one would be any size for nothing, and so would a tensor of
+    # which one side is 0.
+    if max(n, *view.size, 0) > storage.n or (n and last >= storage.n):
         raise MetricError(f"{path} is damaged: a tensor reaches beyond its storage {storage.key}")
     whole = storages.get(storage.key)
     if whole is None:

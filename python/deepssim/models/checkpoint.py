@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -20,7 +21,16 @@ from torch import Tensor, nn
 from deepssim.disk import replacing
 from deepssim.errors import MetricError
 
-__all__ = ["ARCHITECTURES", "Description", "build_encoder", "load_encoder", "load_weights", "save_encoder"]
+__all__ = [
+    "ARCHITECTURES",
+    "MAX_DIM",
+    "Description",
+    "build_encoder",
+    "load_encoder",
+    "load_weights",
+    "rebuild_encoder",
+    "save_encoder",
+]
 
 METADATA_KEY = "deepssim.encoder"
 # Name -> module and class, imported when one is built. Arguments are keyword arguments of the class.
@@ -29,6 +39,11 @@ ARCHITECTURES = {
     "convnext-tiny-gem": ("deepssim.models.convnext", "ConvNextTinyGeM"),
     "lite": ("deepssim.models.lite", "Lite"),
 }
+
+# Elements of an embedding that the search takes.
+MAX_DIM = 65_536
+# Rows or columns: a batch of such images is embedded when an encoder is exported.
+MAX_SIDE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,9 @@ class Description:
         width: Their columns.
         name: Short name of the metric that it makes.
         training: How it was trained: whatever a reader should know, JSON.
+
+    Raises:
+        ValueError: A field is of another type, or no size of an image.
     """
 
     architecture: str
@@ -51,12 +69,28 @@ class Description:
     name: str = "encoder"
     training: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check the fields, since they may come from somebody's file."""
+        for key, kind, words in (
+            ("architecture", str, "a name"), ("arguments", dict, "a table"), ("name", str, "a name"),
+            ("training", dict, "a table"),
+        ):  # fmt: skip
+            if not isinstance(getattr(self, key), kind):
+                raise ValueError(f"its {key} is {_shown(getattr(self, key))}, not {words}")
+        for key in ("height", "width"):
+            side = getattr(self, key)
+            if type(side) is not int or not 1 <= side <= MAX_SIDE:
+                raise ValueError(f"its {key} is {_shown(side)}, not a whole number of 1 to {MAX_SIDE:,} pixels")
+        dim = self.arguments.get("dim", 1)
+        if type(dim) is not int or not 1 <= dim <= MAX_DIM:
+            raise ValueError(f"its dim is {_shown(dim)}, not a whole number of 1 to {MAX_DIM:,} elements")
+
 
 def build_encoder(description: Description) -> nn.Module:
     """Build an encoder with fresh weights.
 
     Raises:
-        MetricError: The architecture or an argument is unknown.
+        MetricError: The architecture or an argument is unknown, or an argument cannot be.
     """
     if description.architecture not in ARCHITECTURES:
         raise MetricError(
@@ -65,8 +99,9 @@ def build_encoder(description: Description) -> nn.Module:
     module, name = ARCHITECTURES[description.architecture]
     try:
         encoder = getattr(importlib.import_module(module), name)(**description.arguments)
-    except (TypeError, ValueError) as error:
-        raise MetricError(f"{description.architecture} cannot be built: {error}") from error
+    except Exception as error:  # layers raise whatever they please at arguments that cannot be
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise MetricError(f"{description.architecture} cannot be built: {reason}") from error
     assert isinstance(encoder, nn.Module)
     return encoder
 
@@ -92,11 +127,35 @@ def load_encoder(path: Path) -> tuple[nn.Module, Description]:
                 raise MetricError(f"{path} is no checkpoint of an encoder: the entry {METADATA_KEY} is missing")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         description = Description(**json.loads(described))
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise MetricError(f"{path} cannot be read as a checkpoint of an encoder: {error}") from error
-    encoder = build_encoder(description)
-    load_weights(encoder, state, path, description.architecture)
-    return encoder.eval(), description
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
+        raise MetricError(f"{path} cannot be read as a checkpoint of an encoder: {str(error)[:300]}") from error
+    return rebuild_encoder(description, state, path, description.architecture), description
+
+
+def rebuild_encoder(description: Description, state: Mapping[str, Tensor], source: Path | str, what: str) -> nn.Module:
+    """Build an encoder around weights, in evaluation mode on the CPU.
+
+    Args:
+        description: What it is.
+        state: All of its weights by name.
+        source: Where they come from, for the error.
+        what: Name of the network, for the error.
+
+    Raises:
+        MetricError: It cannot be built, or weights are missing, superfluous or of another shape.
+    """
+    # Shapes first, without memory: a small file may describe a network of any size.
+    with torch.device("meta"):
+        encoder = build_encoder(description)
+    _check_weights(encoder, state, source, what)
+    encoder.to_empty(device="cpu")
+    encoder.load_state_dict(dict(state))
+    return encoder.eval()
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: Path | str, what: str) -> None:
@@ -111,6 +170,11 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: Path |
     Raises:
         MetricError: A weight is missing, superfluous or of another shape; the message names the first.
     """
+    _check_weights(network, state, source, what)
+    network.load_state_dict(dict(state))
+
+
+def _check_weights(network: nn.Module, state: Mapping[str, Tensor], source: Path | str, what: str) -> None:
     expected = network.state_dict()
     faults = {
         "missing": [name for name in expected if name not in state],
@@ -122,4 +186,3 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: Path |
             raise MetricError(
                 f"{source} does not fit {what}: {len(names)} of its weights are {fault}, the first is {names[0]}"
             )
-    network.load_state_dict(dict(state))

@@ -9,6 +9,10 @@ from deepssim.models.blocks import GeM, ZScore, unit_rows
 
 __all__ = ["Lite"]
 
+# Channels of a stage and blocks of one, which may come from somebody's file: many more than would help.
+_MOST_CHANNELS = 8192
+_MOST_BLOCKS = 64
+
 
 class _Residual(nn.Module):
     """Two 3 x 3 convolutions and a skip connection (He et al., Deep residual learning, CVPR 2016)."""
@@ -46,6 +50,9 @@ class Lite(nn.Module):
         hidden: Width of the head's hidden layer.
         dropout: Before the last layer.
         stem: Size and stride of the first convolution.
+
+    Raises:
+        ValueError: Widths and depths do not go together, or are no widths and depths.
     """
 
     def __init__(
@@ -60,6 +67,9 @@ class Lite(nn.Module):
         super().__init__()
         if len(widths) != len(depths) + 1:
             raise ValueError(f"{len(depths)} depths need {len(depths) + 1} widths, not {len(widths)}")
+        for name, values, least, most in (("widths", widths, 1, _MOST_CHANNELS), ("depths", depths, 0, _MOST_BLOCKS)):
+            if not 1 <= len(values) <= _MOST_BLOCKS or not all(least <= value <= most for value in values):
+                raise ValueError(f"{name} are up to {_MOST_BLOCKS} whole numbers from {least} to {most:,}")
         self.intensity = ZScore()
         self.stem = _convolution(1, widths[0], *stem)
         self.stages = nn.ModuleList(

@@ -14,12 +14,16 @@ from torch import Tensor, nn
 
 from deepssim.errors import MetricError
 from deepssim.models.archive import read_archive
-from deepssim.models.checkpoint import Description, build_encoder, load_weights
+from deepssim.models.checkpoint import MAX_DIM, Description, rebuild_encoder
 
 __all__ = ["load_published"]
 
 # Rows and columns of the images that both were trained on.
 _SIZE = (136, 112)
+# Columns of the last layer of DeepSSIM, and channels of the four pools of DeepSSIM++, whose last layer takes the mean
+# of them and of the embedding.
+_BASE_HIDDEN = 512
+_TINY_POOLED = 96 + 192 + 384 + 768
 # Of a network that was saved with the similarity around it.
 _AROUND = "embedding_net."
 
@@ -49,17 +53,23 @@ def load_published(path: Path) -> tuple[nn.Module, Description]:
             f"{path} is neither DeepSSIM nor DeepSSIM++: its weights are named {first} and so on; "
             "give the best_model_jit.pt of one of them"
         )
-    arguments = {"dim": _dimension(state, last)}
+    arguments = {"dim": _dimension(state, last, path, title)}
     description = Description(architecture, arguments, *_SIZE, name, {"published": title, "sha256": _sha256(path)})
-    encoder = build_encoder(description)
-    load_weights(encoder, state, path, title)
-    return encoder.eval(), description
+    return rebuild_encoder(description, state, path, title), description
 
 
-def _dimension(state: dict[str, Tensor], last: str) -> int:
+def _dimension(state: dict[str, Tensor], last: str, path: Path, title: str) -> int:
     weight = state.get(last)
-    # Where there is none, the usual one: the missing weight is named when weights are loaded.
-    return int(weight.shape[0]) if weight is not None and weight.ndim == 2 and len(weight) else 256
+    if weight is None:
+        return 256  # the usual one: the missing weight is named when weights are loaded
+    dim = len(weight) if weight.ndim else 0
+    hidden = _BASE_HIDDEN if title == "DeepSSIM" else (_TINY_POOLED + dim) // 2
+    if not 1 <= dim <= MAX_DIM or weight.shape != (dim, hidden):
+        raise MetricError(
+            f"{path} is no {title}: its last weight {last} is {tuple(weight.shape)}, not (elements of an embedding, "
+            f"{hidden}) with at most {MAX_DIM:,} elements"
+        )
+    return dim
 
 
 def _tiny_name(name: str) -> str:
