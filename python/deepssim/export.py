@@ -111,11 +111,11 @@ def export_encoder(
     Raises:
         MetricError: PyTorch cannot export it, the graph's embeddings differ from the encoder's by more than
             `LARGEST_ERROR`, or in fewer bits other images are nearest.
-        UsageError: Too few images for the precision.
+        UsageError: Too few images for the precision, or a size that is none.
     """
     check_images(precision, len(images))
     reference = copy.deepcopy(encoder).cpu().float().eval()
-    description = replace(description, height=size[0], width=size[1]) if size else description
+    description = _resized(description, size) if size else description
     size = (description.height, description.width)
     model, is_any_size = _graph(_folded(reference), size, opset)
     real = np.zeros((len(images), 1, *size), np.float32)
@@ -174,6 +174,13 @@ def sample_images(listing: Listing, size: tuple[int, int], most: int = MOST_IMAG
         raise UsageError(f"no image of {listing.source} can be read: name a folder of images")
     kept = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
     return np.stack([found[i] for i in kept])
+
+
+def _resized(description: Description, size: tuple[int, int]) -> Description:
+    try:
+        return replace(description, height=size[0], width=size[1])
+    except ValueError as error:
+        raise UsageError(f"no encoder is exported at {size[0]} x {size[1]} pixels: {error}") from error
 
 
 def _folded(encoder: nn.Module) -> nn.Module:

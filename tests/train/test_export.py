@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,15 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
+from safetensors.torch import save  # noqa: E402
+
 from deepssim.embed import Encoder, Graph  # noqa: E402
 from deepssim.errors import MetricError, UsageError  # noqa: E402
 from deepssim.export import export_encoder, sample_images  # noqa: E402
 from deepssim.images import list_images  # noqa: E402
 from deepssim.metric import METADATA_KEY, load_metric  # noqa: E402
 from deepssim.models.blocks import ZScore  # noqa: E402
-from deepssim.models.checkpoint import Description, build_encoder, save_encoder  # noqa: E402
+from deepssim.models.checkpoint import Description, build_encoder, load_encoder, save_encoder  # noqa: E402
 from deepssim.models.convnext import ConvNextTinyGeM  # noqa: E402
 from deepssim.phantom import make_cohort  # noqa: E402
 from deepssim.store import Store  # noqa: E402
@@ -116,6 +119,57 @@ def test_the_command_exports_and_embeds_the_same(encoder, deepssim, tmp_path):
     assert "cannot be read as a checkpoint" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"architecture": ["lite"]}, "its architecture is ['lite'], not a name"),
+        ({"architecture": "lute"}, "unknown architecture 'lute'"),
+        ({"arguments": ["dim"]}, "not a table"),
+        ({"height": "34"}, "its height is '34', not a whole number of 1 to 4,096 pixels"),
+        ({"height": -34}, "its height is -34"),
+        ({"width": 10**9}, "its width is 1000000000"),
+        ({"width": True}, "its width is True"),
+        ({"name": None}, "its name is None, not a name"),
+        ({"training": "long"}, "its training is 'long', not a table"),
+        ({"colour": 3}, "cannot be read as a checkpoint"),
+        *(({"arguments": {**TINY.arguments, "dim": dim}}, "its dim is") for dim in (0, -16, "16", 65_537, None, 2.5)),
+        ({"arguments": {**TINY.arguments, "dim": 17}}, "2 of its weights are of another shape"),
+        ({"arguments": {**TINY.arguments, "hidden": 10**9}}, "of another shape"),
+        ({"arguments": {**TINY.arguments, "hidden": -1}}, "lite cannot be built"),
+        ({"arguments": {**TINY.arguments, "hidden": 10**30}}, "lite cannot be built"),
+        ({"arguments": {**TINY.arguments, "depths": [1, 10**9]}}, "lite cannot be built: depths are"),
+        ({"arguments": {**TINY.arguments, "widths": 8}}, "lite cannot be built"),
+        ({"arguments": {"size": 8}}, "lite cannot be built"),
+    ],
+)
+def test_a_description_that_cannot_be_is_an_error_of_one_line(change, says, encoder, tmp_path):
+    path = tmp_path / "best.safetensors"
+    described = json.dumps({**asdict(TINY), **change})
+    path.write_bytes(save(dict(encoder.state_dict()), {"deepssim.encoder": described}))
+    with pytest.raises(MetricError) as caught:
+        load_encoder(path)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("described", ["[]", "3", "{", "[" * 100_000])
+def test_metadata_that_is_no_description_is_named(described, encoder, tmp_path):
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(save(dict(encoder.state_dict()), {"deepssim.encoder": described}))
+    with pytest.raises(MetricError, match=r"best\.safetensors cannot be read as a checkpoint"):
+        load_encoder(path)
+
+
+def test_an_encoder_comes_out_of_its_checkpoint_as_it_was(encoder, tmp_path):
+    save_encoder(tmp_path / "best.safetensors", encoder.state_dict(), TINY)
+    found, description = load_encoder(tmp_path / "best.safetensors")
+    assert description == TINY
+    assert not found.training
+    images = torch.rand(3, 1, 34, 28)
+    with torch.no_grad():
+        assert torch.equal(found(images), encoder(images))
+
+
 def test_the_command_refuses_what_it_cannot_do_before_it_begins(deepssim, encoder, tmp_path):
     checkpoint = tmp_path / "best.safetensors"
     save_encoder(checkpoint, encoder.state_dict(), TINY)
@@ -126,6 +180,7 @@ def test_the_command_refuses_what_it_cannot_do_before_it_begins(deepssim, encode
         ([checkpoint, "--from-torchscript", checkpoint, "--out", out], "give either a checkpoint"),
         ([checkpoint, "--out", out, "--precision", "int8"], "give a folder of them with --images"),
         ([checkpoint, "--out", out, "--size", "0x9"], "is no size in pixels"),
+        ([checkpoint, "--out", out, "--size", "60000x60000"], "whole number of 1 to 4,096 pixels"),
     ):
         done = deepssim("export", *arguments)
         assert done.returncode == 2

@@ -183,9 +183,14 @@ def _read(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read as weights: {error.strerror or 'it cannot be opened'}") from error
     except Exception as error:  # both readers raise types of their own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UsageError(f"{path} cannot be read as weights: {reason}") from error
+        # Without their words: torch's advise to let the file execute what it holds.
+        raise UsageError(
+            f"{path} cannot be read as weights: it is damaged, or holds something else than tensors; give "
+            "torchvision's weights, a .pth or .safetensors file"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise UsageError(f"{path} holds no state dict: give torchvision's weights, a .pth or .safetensors file")
     return state
