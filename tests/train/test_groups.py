@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+import weakref
+
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from deepssim.errors import UsageError
-from deepssim.image_ops import ssim
-from deepssim.phantom import make_cohort
-from deepssim.train.anchors import make_anchors
-from deepssim.train.groups import GROUP, GroupOptions, Groups, draw_step
+from deepssim.errors import UsageError  # noqa: E402
+from deepssim.image_ops import ssim  # noqa: E402
+from deepssim.images import ImageOptions, list_images, read_tasks  # noqa: E402
+from deepssim.phantom import make_cohort  # noqa: E402
+from deepssim.train import anchors as room  # noqa: E402
+from deepssim.train.anchors import make_anchors, read_anchors  # noqa: E402
+from deepssim.train.group_source import GroupSource  # noqa: E402
+from deepssim.train.groups import GROUP, GroupOptions, Groups, draw_step  # noqa: E402
 
 SIZE = (34, 28)
 OPTIONS = GroupOptions(block_groups=16, step_groups=4, repeats=2)
@@ -39,6 +45,7 @@ def test_some_of_the_anchors_are_anchors(anchors):
     assert part.people.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     assert np.array_equal(part.images, anchors.images[15:])
     assert part.alike.shape == (9, 2)
+    assert part.names == anchors.names[5:] == [f"ppatient-{i:03}" for i in (5, 6, 7)]
 
 
 def test_a_neighbour_is_of_the_same_person(anchors):
@@ -92,3 +99,48 @@ def test_pairs_of_a_step_are_all_that_look_alike_and_as_many_others(anchors):
     assert is_alike.sum() == 2 * 20 * 19 // 2 == (~is_alike).sum()
     assert (step.pairs[:, 0] < step.pairs[:, 1]).all()
     assert len(np.unique(step.pairs, axis=0)) == len(step.pairs)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_source_goes_on_from_any_step_and_ends_at_its_last(workers, anchors):
+    n_steps = OPTIONS.block_steps + 3  # a whole block and a part of one
+    groups = Groups(anchors, OPTIONS, seed=5, n_blocks=2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+        for first in (0, 5, 9) if workers else range(n_steps + 1):
+            batches = list(GroupSource(anchors, OPTIONS, 5, n_steps, workers).steps(first))
+            assert len(batches) == n_steps - first
+            for place, batch in enumerate(batches[:4], first):
+                number, step = divmod(place, OPTIONS.block_steps)
+                expected = draw_step(groups[number], OPTIONS, 5, number, step)
+                assert np.array_equal(np.rint(batch.images[:, 0].numpy() * 255), expected.images)
+                assert np.array_equal(torch.stack([batch.left, batch.right], 1).numpy(), expected.pairs)
+                assert np.array_equal(batch.target.numpy(), expected.similarity)
+                assert np.array_equal(batch.people, expected.people)
+
+
+def test_images_are_not_kept_at_full_size(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for person in range(30):
+        (tmp_path / f"p{person:02}").mkdir()
+        np.save(tmp_path / f"p{person:02}" / "scan.npy", rng.integers(0, 4096, (2, 68, 56)).astype(np.uint16))
+    seen: list[weakref.ref] = []
+    most_alive = 0
+
+    def watched(listing, **_):
+        nonlocal most_alive
+        for result in read_tasks(listing, threads=1):
+            seen.extend(weakref.ref(item.pixels) for item in result.items)
+            most_alive = max(most_alive, sum(pixels() is not None for pixels in seen))
+            yield result
+
+    monkeypatch.setattr(room, "read_tasks", watched)
+    assert len(read_anchors(list_images(tmp_path, ImageOptions(group_by="parent")), SIZE)) == len(seen) == 60
+    assert most_alive <= 6
+
+
+def test_images_of_no_known_person_are_counted(tmp_path):
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", np.arange(64.0).reshape(8, 8))
+    with pytest.raises(UsageError, match="2 of 2 images have no known person"):
+        read_anchors(list_images(tmp_path, ImageOptions(group_by="none")), SIZE)

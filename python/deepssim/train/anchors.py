@@ -28,12 +28,14 @@ class Anchors:
         people: ``(n,)`` a number for each person.
         ids: Of each image.
         alike: ``(n, m)`` for each image those of other people that look most like it.
+        names: Of each person.
     """
 
     images: NDArray[np.uint8]
     people: NDArray[np.int64]
     ids: list[str]
     alike: NDArray[np.int64]
+    names: list[str]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -45,10 +47,10 @@ class Anchors:
 
     def subset(self, chosen: NDArray[np.bool_]) -> Anchors:
         """Return some of them, alike ones found anew."""
-        images, (_, people) = self.images[chosen], np.unique(self.people[chosen], return_inverse=True)
+        images, (kept, people) = self.images[chosen], np.unique(self.people[chosen], return_inverse=True)
         ids = [name for name, is_chosen in zip(self.ids, chosen, strict=True) if is_chosen]
         codes = np.asarray(people, np.int64)
-        return Anchors(images, codes, ids, _most_alike(images, codes))
+        return Anchors(images, codes, ids, _most_alike(images, codes), [self.names[i] for i in kept])
 
     def neighbour(self, i: int, rng: np.random.Generator) -> int | None:
         """Draw an image of the same person: one next to image i, three times in four; None if there is no other."""
@@ -74,34 +76,43 @@ def read_anchors(listing: Listing, size: tuple[int, int], *, threads: int | None
     Raises:
         UsageError: Fewer than two people, or images without one; constant images are left out.
     """
-    items: list[Image] = []
+    kept, n_images, n_without = [], 0, 0
     for result in read_tasks(listing, threads=threads):
-        items += [item for item in result.items if isinstance(item, Image)]
-    without = sum(1 for item in items if item.group is None)
-    if without:
+        for item in result.items:
+            if not isinstance(item, Image):
+                continue
+            n_images += 1
+            if item.group is None:
+                n_without += 1
+            else:  # of images at full size there are never more than those being read
+                kept.append((item.group, item.id, _small(item.pixels, size)))
+    if n_without:
         raise UsageError(
-            f"{without} of {len(items)} images have no known person; say who is who with --group-by or a manifest"
+            f"{n_without} of {n_images} images have no known person; say who is who with --group-by or a manifest"
         )
-    return make_anchors(((item.id, str(item.group), item.pixels) for item in items), size)
+    return _anchors(kept)
 
 
 def make_anchors(images: Iterable[tuple[str, str, NDArray[np.float32]]], size: tuple[int, int]) -> Anchors:
     """Make anchors of (id, person, pixels), pixels in any unit; see `read_anchors`."""
-    kept = []
-    for name, person, pixels in images:
-        grey = unit_grey(pixels)
-        if grey.shape != size:
-            grey = resize_area(grey, *size)
-        byte = np.rint(grey * np.float32(255)).astype(np.uint8)
-        if byte.min() < byte.max():
-            kept.append((person, name, byte))
-    kept.sort(key=lambda item: item[:2])
+    return _anchors([(person, name, _small(pixels, size)) for name, person, pixels in images])
+
+
+def _small(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
+    grey = unit_grey(pixels)
+    if grey.shape != size:
+        grey = resize_area(grey, *size)
+    return np.asarray(np.rint(grey * np.float32(255)), np.uint8)
+
+
+def _anchors(read: list[tuple[str, str, NDArray[np.uint8]]]) -> Anchors:
+    kept = sorted((item for item in read if item[2].min() < item[2].max()), key=lambda item: item[:2])
     people, codes = np.unique([person for person, _, _ in kept], return_inverse=True)
     if len(people) < 2:
         raise UsageError(f"images of {len(people)} people are too few to train on: at least two are needed")
     stack = np.stack([byte for _, _, byte in kept])
     codes = np.asarray(codes, np.int64)
-    return Anchors(stack, codes, [name for _, name, _ in kept], _most_alike(stack, codes))
+    return Anchors(stack, codes, [name for _, name, _ in kept], _most_alike(stack, codes), people.tolist())
 
 
 def _most_alike(images: NDArray[np.uint8], people: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,14 +1,16 @@
-"""Batches of graded partners, made by worker processes while the network learns."""
+"""Batches of graded partners, made and compared by worker processes while the network learns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from deepssim.search import usable_processors
 from deepssim.train.anchors import Anchors
-from deepssim.train.groups import GROUP, N_COPIES, Block, GroupOptions, Groups, Step, draw_step
+from deepssim.train.groups import GROUP, N_COPIES, Block, GroupOptions, Groups, Plan, Step, plan_step
 from deepssim.train.loop import Batch
 
 __all__ = ["GroupSource"]
@@ -26,25 +28,56 @@ class GroupSource:
     """
 
     def __init__(self, anchors: Anchors, options: GroupOptions, seed: int, n_steps: int, workers: int = 1) -> None:
-        n_blocks = -(-n_steps // options.block_steps)
-        self._groups = Groups(anchors, options, seed, n_blocks)
-        self._workers = workers
+        self._groups = Groups(anchors, options, seed, -(-n_steps // options.block_steps))
+        self._n_steps, self._workers = n_steps, workers
 
     def steps(self, first: int) -> Iterator[Batch]:
         """Yield the batches from a step on."""
-        options, seed = self._groups.options, self._groups.seed
-        block_steps = options.block_steps
-        rest = Subset(self._groups, range(first // block_steps, len(self._groups)))
-        loader: DataLoader[Block] = DataLoader(
-            rest,
+        loader: DataLoader[_Planned] = DataLoader(
+            _PlannedBlocks(self._groups, first, self._n_steps),
             batch_size=None,
             num_workers=self._workers,
             prefetch_factor=1 if self._workers else None,
-            generator=torch.Generator(),  # else it draws from the global one, which a resumed run has restored
+            generator=torch.Generator(),  # else it draws from the global one
         )
-        for number, block in enumerate(loader, first // block_steps):
-            for step in range(first % block_steps if number == first // block_steps else 0, block_steps):
-                yield _batch(draw_step(block, options, seed, number, step))
+        for planned in loader:
+            for plan in planned.plans:
+                yield _batch(plan.of(planned.block))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Planned:
+    block: Block
+    plans: list[Plan]
+
+
+class _PlannedBlocks(Dataset[_Planned]):
+    """Blocks, each with its steps from the first that is wanted to the last.
+
+    Pairs are compared here and not where the network learns: a GPU would wait for it at every step.
+    """
+
+    def __init__(self, groups: Groups, first: int, n_steps: int) -> None:
+        self.groups, self.first, self.n_steps = groups, first, n_steps
+
+    def __len__(self) -> int:
+        return max(0, len(self.groups) - self.first // self.groups.options.block_steps)
+
+    def __getitem__(self, place: int) -> _Planned:
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        options, seed = self.groups.options, self.groups.seed
+        number = self.first // options.block_steps + place
+        began = number * options.block_steps
+        steps = range(max(self.first, began) - began, min(self.n_steps - began, options.block_steps))
+        block, threads = self.groups[number], _threads()
+        return _Planned(block, [plan_step(block, options, seed, number, step, threads=threads) for step in steps])
+
+
+def _threads() -> int:
+    """Return how many threads compare: of a worker its share, so that the training process keeps one of its own."""
+    worker = get_worker_info()
+    return 0 if worker is None else max(1, usable_processors() // (worker.num_workers + 1))
 
 
 def _batch(step: Step) -> Batch:

@@ -18,7 +18,7 @@ from deepssim.image_ops import similarity_pairs
 from deepssim.partners import make_partner
 from deepssim.train.anchors import Anchors
 
-__all__ = ["GROUP", "Block", "GroupOptions", "Groups", "draw_step"]
+__all__ = ["GROUP", "Block", "GroupOptions", "Groups", "Plan", "Step", "draw_step", "plan_step"]
 
 # Images of a group: anchor, exact, near, strong, and another image of the person (or a second near copy).
 GROUP = 5
@@ -59,6 +59,25 @@ class Block:
 
     images: NDArray[np.uint8]
     people: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What one step takes of its block.
+
+    Attributes:
+        rows: ``(m,)`` places of its images in the block.
+        pairs: See `Step`.
+        similarity: See `Step`.
+    """
+
+    rows: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+    def of(self, block: Block) -> Step:
+        """Take it."""
+        return Step(block.images[self.rows], block.people[self.rows], self.pairs, self.similarity)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +148,12 @@ class Groups(Dataset[Block]):
 
 
 def draw_step(block: Block, options: GroupOptions, seed: int, number: int, step: int) -> Step:
-    """Take the images of one step of a block, with pairs of them.
+    """Take the images of one step of a block, with pairs of them; see `plan_step`."""
+    return plan_step(block, options, seed, number, step).of(block)
+
+
+def plan_step(block: Block, options: GroupOptions, seed: int, number: int, step: int, *, threads: int = 0) -> Plan:
+    """Choose the images of one step of a block, and pairs of them, and compare these.
 
     SSIM is that of the published recipes: of the z-scored images, 7 x 7 windows, the range of the first image. Pairs
     of groups that do not look alike are nearly alike in their SSIM, so a part of them says as much as all.
@@ -140,6 +164,7 @@ def draw_step(block: Block, options: GroupOptions, seed: int, number: int, step:
         seed: As the block was made.
         number: Of the block.
         step: 0 to ``options.block_steps - 1``.
+        threads: That compare; 0: all that this process may use.
     """
     per_pass = options.block_groups // options.step_groups
     n_clusters = options.block_groups // _CLUSTER
@@ -149,10 +174,10 @@ def draw_step(block: Block, options: GroupOptions, seed: int, number: int, step:
     chosen = order[step % per_pass * per_step :][:per_step]
     span = _CLUSTER * GROUP
     rows = (chosen[:, None] * span + np.arange(span)).ravel()
-    images, people = block.images[rows], block.people[rows]
+    images = block.images[rows]
     pairs = np.stack(np.triu_indices(len(images), 1), axis=1).astype(np.int64)
     is_alike = pairs[:, 0] // span == pairs[:, 1] // span
     others = rng.permutation(np.flatnonzero(~is_alike))[: is_alike.sum()]
     pairs = pairs[np.concatenate([np.flatnonzero(is_alike), others])]
-    similarity = similarity_pairs("ssim", images, images, pairs, data_range=None, with_z_score=True)
-    return Step(images, people, pairs, similarity.astype(np.float32))
+    similarity = similarity_pairs("ssim", images, images, pairs, data_range=None, with_z_score=True, threads=threads)
+    return Plan(rows, pairs, similarity.astype(np.float32))
