@@ -31,6 +31,7 @@ from deepssim.images import Image, Listing, read_tasks
 from deepssim.metric import METADATA_KEY
 from deepssim.models.checkpoint import Description
 from deepssim.models.convnext import ConvNext
+from deepssim.phantom import make_cohort
 from deepssim.precision import (
     LARGEST_SCORE_ERROR,
     LEAST_AGREEMENT,
@@ -47,7 +48,9 @@ LARGEST_ERROR = 1e-4
 # Real images that are taken from a folder: all pairs of them are compared.
 MOST_IMAGES = 1024
 _BATCHES = (1, 2, 7, 32)
-_N_REAL_BATCHES = 2
+_N_GIVEN_BATCHES = 2
+# People and slices that are drawn where no real images are given.
+_PHANTOMS = (8, 2)
 # Rows or columns below which the exporter need not keep a side variable.
 _LEAST_SIDE = 32
 # Added to a side, to see that the graph holds for other sizes: not a multiple of any stride.
@@ -66,6 +69,7 @@ class Exported:
         precision: One of `deepssim.precision.PRECISIONS`.
         agreement: Of a graph in fewer bits with the full one; None: it is the full one.
         is_any_size: Whether the graph also takes images of other sizes than the metric's.
+        n_phantoms: Drawn images that were compared in place of real ones, where there were none.
     """
 
     path: Path
@@ -75,6 +79,7 @@ class Exported:
     precision: str = "fp32"
     agreement: Agreement | None = None
     is_any_size: bool = True
+    n_phantoms: int = 0
 
 
 def export_encoder(
@@ -102,7 +107,8 @@ def export_encoder(
         text: One sentence on what it is.
         provenance: How it was made; empty: what the description says of it.
         licence: Of the weights.
-        images: Real images in any unit, ``(height, width)``, that are compared too; brought to the input's size.
+        images: Real images in any unit, ``(height, width)``, that are compared too; brought to the input's size. Where
+            there are none, phantoms are (`deepssim.phantom`): random pixels say little of how a network sees structure.
         opset: Version of ONNX operators.
         precision: One of `deepssim.precision.PRECISIONS`; all but ``"fp32"`` need real images.
         size: Rows and columns that images are brought to; None: those that the encoder was trained on.
@@ -118,10 +124,10 @@ def export_encoder(
     description = _resized(description, size) if size else description
     size = (description.height, description.width)
     model, is_any_size = _graph(_folded(reference), size, opset)
-    real = np.zeros((len(images), 1, *size), np.float32)
-    for i, image in enumerate(images):
-        real[i, 0] = _sized(image, size)
-    dim, error = _compare(reference, Graph(model.SerializeToString()), _batches(size, real, is_any_size))
+    real = _stacked(images, size)
+    phantoms = _stacked([] if len(real) else [image for _, _, image in make_cohort(*_PHANTOMS, seed=0)], size)
+    batches = _batches(size, np.concatenate([real, phantoms]), is_any_size)
+    dim, error = _compare(reference, Graph(model.SerializeToString()), batches)
     agreement = None
     if precision != "fp32":
         model, agreement = _reduced(model, precision, real)
@@ -131,6 +137,7 @@ def export_encoder(
         "largest_error": float(f"{error:.3g}"),
         "batches": list(_BATCHES),
         "n_images": len(real),
+        "n_phantoms": len(phantoms),
         "agreement": asdict(agreement) if agreement else None,
         "torch": torch.__version__,
     }
@@ -143,7 +150,7 @@ def export_encoder(
         **({"gallery": gallery.as_metadata()} if gallery is not None else {}),
     }
     n_bytes = _write(model, metadata, path)
-    return Exported(path, error, len(real), n_bytes, precision, agreement, is_any_size)
+    return Exported(path, error, len(real), n_bytes, precision, agreement, is_any_size, len(phantoms))
 
 
 def sample_images(listing: Listing, size: tuple[int, int], most: int = MOST_IMAGES) -> NDArray[np.float32]:
@@ -262,12 +269,19 @@ def _exported(encoder: nn.Module, size: tuple[int, int], opset: int, dynamic: di
     return model
 
 
+def _stacked(images: Sequence[NDArray[np.float32]] | NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    stacked = np.zeros((len(images), 1, *size), np.float32)
+    for i, image in enumerate(images):
+        stacked[i, 0] = _sized(image, size)
+    return stacked
+
+
 def _sized(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     return image if image.shape == size else resize_area(np.asarray(image, np.float32), *size)
 
 
-def _batches(size: tuple[int, int], real: NDArray[np.float32], is_any_size: bool) -> Iterator[NDArray[np.float32]]:
-    """Yield random images in several units and real ones, so many at a time, and some of another size."""
+def _batches(size: tuple[int, int], given: NDArray[np.float32], is_any_size: bool) -> Iterator[NDArray[np.float32]]:
+    """Yield random images in several units and those given, so many at a time, and some of another size."""
     rng = np.random.default_rng(0)
 
     def random(n: int, height: int, width: int) -> NDArray[np.float32]:
@@ -276,7 +290,7 @@ def _batches(size: tuple[int, int], real: NDArray[np.float32], is_any_size: bool
 
     for n in _BATCHES:
         yield random(n, *size)
-        yield from (real[start : start + n] for start in range(0, min(len(real), _N_REAL_BATCHES * n), n))
+        yield from (given[start : start + n] for start in range(0, min(len(given), _N_GIVEN_BATCHES * n), n))
     if is_any_size:
         yield random(2, size[0] + _OTHER_SIZE[0], size[1] + _OTHER_SIZE[1])
 

@@ -18,6 +18,7 @@ from safetensors.torch import save  # noqa: E402
 from deepssim.embed import Encoder, Graph  # noqa: E402
 from deepssim.errors import MetricError, UsageError  # noqa: E402
 from deepssim.export import export_encoder, sample_images  # noqa: E402
+from deepssim.image_ops import resize_area  # noqa: E402
 from deepssim.images import list_images  # noqa: E402
 from deepssim.metric import METADATA_KEY, load_metric  # noqa: E402
 from deepssim.models.blocks import ZScore  # noqa: E402
@@ -79,6 +80,7 @@ def test_the_bundle_says_what_it_is(bundle):
     described = json.loads(next(p.value for p in model.metadata_props if p.key == METADATA_KEY))
     assert described["export"]["opset"] == 18 == model.opset_import[0].version
     assert 0 <= described["export"]["largest_error"] < 1e-4
+    assert (described["export"]["n_images"], described["export"]["n_phantoms"]) == (3, 0)
     assert (described["export"]["precision"], described["export"]["agreement"]) == ("fp32", None)
     assert described["provenance"].startswith("Architecture lite, trained with")
     assert str(Path(__file__).parents[2]) not in str(model)
@@ -95,6 +97,26 @@ def test_a_graph_that_computes_something_else_is_not_written(encoder, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_real_images_phantoms_are_compared_and_counted_apart(encoder, tmp_path, monkeypatch):
+    seen = []
+
+    class Watched(Graph):
+        def __call__(self, images):
+            seen.extend(images[:, 0])
+            return super().__call__(images)
+
+    monkeypatch.setattr("deepssim.export.Graph", Watched)
+    made = export_encoder(encoder, TINY, tmp_path / "x.onnx")
+    assert (made.n_images, made.n_phantoms) == (0, 16)
+    drawn = [resize_area(image, 34, 28) for _, _, image in make_cohort(8, 2, seed=0)]
+    assert sum(any(np.array_equal(a, b) for b in seen) for a in drawn) == 16
+    import onnx
+
+    model = onnx.load(tmp_path / "x.onnx")
+    described = json.loads(next(p.value for p in model.metadata_props if p.key == METADATA_KEY))["export"]
+    assert (described["n_images"], described["n_phantoms"]) == (0, 16)
+
+
 def test_the_command_exports_and_embeds_the_same(encoder, deepssim, tmp_path):
     checkpoint = tmp_path / "best.safetensors"
     save_encoder(checkpoint, encoder.state_dict(), TINY)
@@ -106,6 +128,7 @@ def test_the_command_exports_and_embeds_the_same(encoder, deepssim, tmp_path):
     done = deepssim("export", checkpoint, "--out", out, "--images", images, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n_images"] == 4
+    assert json.loads(done.stdout)["n_phantoms"] == 0
     done = deepssim("embed", images, "--metric", out, "--out", tmp_path / "store", "--quiet")
     assert done.returncode == 0, done.stderr
     pixels = np.stack([np.asarray(Image.open(images / f"{i}.png"), np.float32) for i in range(4)])[:, None]

@@ -23,7 +23,8 @@ PRECISIONS = ("fp32", "w16", "fp16", "int8")  # of deepssim.precision, which is 
               help="A published checkpoint instead, best_model_jit.pt; nothing in it is executed.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.onnx", help="The metric bundle.")
 @click.option("--images", type=click.Path(path_type=Path, exists=True),
-              help="Real images: up to 1,024 from all over are compared too; all but fp32 need them.")  # fmt: skip
+              help="Real images: up to 1,024 from all over are compared too, drawn ones if there are none; all but "
+              "fp32 need them.")  # fmt: skip
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True,
               help="w16: weights in 16 bits, half the size; fp16: multiplies so too; int8: a third or less, faster on "
               "a CPU, and often too coarse.")  # fmt: skip
@@ -61,7 +62,11 @@ def command(
     deepssim export runs/mine/best.safetensors --out mine.onnx --images train/
     deepssim export runs/mine/best.safetensors --out small.onnx --images train/ --precision int8
     deepssim export --from-torchscript best_model_jit.pt --out deepssim.onnx --images train/
-    deepssim audit train/ generated/ --metric deepssim.onnx --thresholds .60,.85
+    deepssim audit train/ generated/ --metric deepssim.onnx --out result/
+
+    \b
+    An audit registers and judges the nearest pairs, by thresholds of its own. By the cosine alone, as published:
+    deepssim audit train/ generated/ --metric deepssim.onnx --no-verify --thresholds .60,.85 --out result/
     """
     from deepssim.errors import UsageError
     from deepssim.extras import require_training
@@ -115,10 +120,14 @@ def _tell(made: Exported, as_json: bool) -> None:
     agreement = made.agreement
     if as_json:
         echo_json({"path": str(made.path), "largest_error": made.error, "n_images": made.n_images,
-                   "n_bytes": made.n_bytes, "precision": made.precision, "is_any_size": made.is_any_size,
-                   "agreement": asdict(agreement) if agreement else None})  # fmt: skip
+                   "n_phantoms": made.n_phantoms, "n_bytes": made.n_bytes, "precision": made.precision,
+                   "is_any_size": made.is_any_size, "agreement": asdict(agreement) if agreement else None})  # fmt: skip
         return
     click.echo(f"{made.path}: {made.n_bytes / 2**20:.1f} MiB, embeddings within {made.error:.1e} of PyTorch's")
+    if made.n_phantoms:
+        click.echo(
+            f"compared on random images and {made.n_phantoms} phantoms, which are drawn: give real images with --images"
+        )
     if agreement:
         click.echo(
             f"{made.precision}: of {agreement.n_images:,} images {agreement.rank1:.1%} keep their nearest, "
