@@ -86,8 +86,14 @@ class Explanation:
 
     def lines(self) -> list[str]:
         """Say it in words: the cosine, and the strongest regions of each image."""
+        cosine = f"cosine of the embeddings by the metric {one_line(self.metric)}: {self.cosine:.4f}"
+        if not any(self.regions):
+            return [
+                cosine,
+                f"no region stands out: whichever patch is blurred away, it moves by less than {_LEAST_FALL}",
+            ]
         return [
-            f"cosine of the embeddings by the metric {one_line(self.metric)}: {self.cosine:.4f}",
+            cosine,
             "where a patch is blurred away it falls (+, the patch makes them alike) or rises (-, it keeps them apart):",
             *(f"   {name}, {region}" for name, of in zip("AB", self.regions, strict=True) for region in of),
         ]

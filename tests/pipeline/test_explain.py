@@ -15,8 +15,10 @@ from deepssim.compare import compare_images
 from deepssim.embed import Encoder
 from deepssim.errors import ImageError
 from deepssim.explain import explain
+from deepssim.images import list_images
 from deepssim.metric import load_metric
 from deepssim.phantom import make_patient, render
+from deepssim.store_build import build_store
 
 PHANTOM = render(make_patient(1), noise_seed=1)
 CHANGE = (45, 70)  # row, column
@@ -180,6 +182,33 @@ def test_the_command_says_in_words_and_in_json_what_the_library_finds(deepssim, 
     assert value["explanation"]["cosine"] == pytest.approx(found.cosine, abs=1e-6)
     assert [region["row"] for region in value["explanation"]["regions"]["b"]] == [r.row for r in found.regions[1]]
     assert "explanation" not in json.loads(deepssim("compare", a, b, "--json").stdout)
+
+
+def test_where_no_patch_counts_it_is_said():
+    class Blind(Correlation):
+        def encode(self, images):
+            return np.ones((len(images), 1))
+
+    lines = explain(PHANTOM, CHANGED, Blind()).lines()
+    assert len(lines) == 2
+    assert lines[1].startswith("no region stands out")
+
+
+def test_the_metric_may_be_that_of_a_store(deepssim, pixel, tmp_path):
+    a, b = save(tmp_path / "a.png", PHANTOM), save(tmp_path / "b.png", CHANGED)
+    store = build_store(list_images(a), pixel, tmp_path / "a.store")
+    done = deepssim("compare", a, b, "--explain", "--metric", store.path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["explanation"]["metric"] == "pixel"
+    assert done.stderr == ""
+
+
+def test_the_metric_is_chosen_by_the_two_images_and_the_reason_is_said_apart(deepssim, tmp_path):
+    a, b = save(tmp_path / "a.png", PHANTOM), save(tmp_path / "b.png", CHANGED)
+    done = deepssim("compare", a, b, "--explain", "--json")
+    metric = json.loads(done.stdout)["explanation"]["metric"]
+    assert done.stderr.startswith(f"metric {metric}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_embeddings_see_the_pixels_as_read_the_second_turned(pixel, tmp_path):

@@ -13,6 +13,7 @@ from deepssim.cli._options import Dimensions, echo_json, run_options, volume_opt
 if TYPE_CHECKING:
     from deepssim.compare import Comparison
     from deepssim.explain import Explanation
+    from deepssim.metric import Metric
 
 
 @click.command("compare")
@@ -68,13 +69,10 @@ def command(
     found = compare_images(a, b, size=resize, images=ImageOptions(slices, axis, max_pixels=max_pixels))
     explanation = None
     if with_explanation:
-        from deepssim.domain import AUTO, choose_metric
         from deepssim.embed import Encoder
         from deepssim.explain import explain
-        from deepssim.metric import load_metric
 
-        chosen = choose_metric(found.pixels, threads).metric if metric == AUTO else metric
-        explanation = explain(*found.pixels, Encoder(load_metric(chosen), device=device, threads=threads))
+        explanation = explain(*found.pixels, Encoder(_metric(metric, found, threads), device=device, threads=threads))
     if out is not None:
         from deepssim.compare_picture import save_comparison
         from deepssim.matrix import make_parent
@@ -88,6 +86,19 @@ def command(
     _print(found, explanation)
     if out is not None:
         click.echo(f"\nPicture: {out}")
+
+
+def _metric(asked: str, found: Comparison, threads: int) -> Metric:
+    """Return the metric that was asked for; auto looks at the two images, and says on stderr what it takes and why."""
+    from deepssim.domain import AUTO, choose_metric, find_metric
+    from deepssim.images import list_images
+    from deepssim.metric import load_metric
+
+    if asked != AUTO:
+        return find_metric(asked, lambda: list_images(found.names[0]))
+    choice = choose_metric(found.pixels, threads)
+    click.echo(f"metric {choice.reason}", err=True)
+    return load_metric(choice.metric)
 
 
 def _print(found: Comparison, explanation: Explanation | None) -> None:
