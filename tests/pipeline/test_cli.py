@@ -104,6 +104,41 @@ def test_doctor_says_which_instruction_set_and_refuses_a_wrong_override(deepssim
     assert "mmx" in wrong.stdout
 
 
+def test_the_doctor_knows_every_provider_that_an_audit_would_use(monkeypatch):
+    from deepssim import embed
+    from deepssim.cli.doctor import examine
+
+    class Fake:
+        works = True
+
+        def __init__(self, metric, *, device):
+            assert device == "cpu"
+            self.provider = embed.OPENVINO if self.works else embed.CPU
+
+    monkeypatch.setattr(embed, "available_providers", lambda: [embed.OPENVINO, "AzureExecutionProvider", embed.CPU])
+    monkeypatch.setattr(embed, "Encoder", Fake)
+    found = examine()
+    assert found["runtime"]["providers"] == {
+        embed.OPENVINO: "loads", "AzureExecutionProvider": "there, not used by deepssim", embed.CPU: "loads"
+    }  # fmt: skip
+    assert found["healthy"]
+    Fake.works = False
+    found = examine()
+    assert found["runtime"]["providers"][embed.OPENVINO].startswith("does not load: ONNX Runtime falls back to CPU")
+    assert any(line.startswith(embed.OPENVINO) for line in found["advice"])
+
+
+def test_the_doctor_looks_for_every_package_of_training():
+    import re
+    import tomllib
+
+    from deepssim.cli.doctor import OPTIONAL
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    wanted = {re.split(r"[>=\[]", line)[0] for line in project["optional-dependencies"]["train"]} - {"deepssim"}
+    assert wanted == {distribution for _, distribution, extra, _ in OPTIONAL if extra == "train"}
+
+
 def test_the_demo_finds_what_was_planted(deepssim, tmp_path):
     done = deepssim("demo", "--out", tmp_path / "demo", "--json", "-q")
     assert done.returncode == 0, done.stderr

@@ -17,8 +17,12 @@ OPTIONAL = (
     ("pydicom", "pydicom", "medical", "DICOM files"),
     ("onnx", "onnx", "cpu", "reading metric bundles"),
     ("torch", "torch", "train", "training and export"),
-    ("monai", "monai", "train", "VAE and latent diffusion"),
+    ("torchvision", "torchvision", "train", "the published networks"),
+    ("safetensors", "safetensors", "train", "checkpoints"),
     ("accelerate", "accelerate", "train", "training"),
+    ("matplotlib", "matplotlib", "train", "curves of a training"),
+    ("onnxscript", "onnxscript", "train", "export"),
+    ("monai", "monai", "train", "VAE and latent diffusion"),
 )
 
 
@@ -54,24 +58,36 @@ def _runtime(advice: list[str]) -> dict[str, Any]:
         )
         return found
     try:
-        from deepssim.embed import Encoder, available_providers
-        from deepssim.metric import load_metric
+        from deepssim.embed import available_providers
 
         for provider in available_providers():
-            device = {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "cuda"}.get(provider)
-            if device is None:
-                found["providers"][provider] = "there, not used by deepssim"
-                continue
-            try:
-                Encoder(load_metric("pixel"), device=device)
-                found["providers"][provider] = "loads"
-            except Exception as error:  # whatever a provider's libraries raise
-                found["providers"][provider] = f"does not load: {error}"
-                advice.append(f"{provider} does not load: {error}")
+            state = found["providers"][provider] = _try_provider(provider)
+            if state.startswith("does not load"):
+                advice.append(f"{provider} {state}")
     except Exception as error:
         found["problem"] = str(error)
         advice.append(f"ONNX Runtime cannot be used: {error}")
     return found
+
+
+def _try_provider(provider: str) -> str:
+    """Load the metric pixel where an audit would, and say what came of it."""
+    from deepssim.embed import CPU, CUDA, OPENVINO, Encoder, Graph
+    from deepssim.metric import load_metric
+
+    try:
+        metric = load_metric("pixel")
+        if provider == CPU:
+            Graph(metric.model_bytes())  # a processor means OpenVINO to an encoder, where that is
+        elif provider in (CUDA, OPENVINO):
+            used = Encoder(metric, device="cuda" if provider == CUDA else "cpu").provider
+            if used != provider:
+                return f"does not load: ONNX Runtime falls back to {used}"
+        else:
+            return "there, not used by deepssim"
+    except Exception as error:  # whatever a provider's libraries raise
+        return f"does not load: {error}"
+    return "loads"
 
 
 def examine() -> dict[str, Any]:
