@@ -488,6 +488,14 @@ def test_what_cannot_be_done_is_said_in_one_line(deepssim, both, tmp_path, argum
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_warnings_are_said_to_whoever_wants_no_progress_too(deepssim, both, tmp_path):
+    parts = ("pairs", both / "real", both / "generated", "--out", tmp_path / "p.csv", "--group-by", "parent")
+    done = deepssim(*parts, "--target", "ssim", "--number", 10_000, "-q")
+    assert done.returncode == 0, done.stderr
+    assert "could be drawn" in done.stderr
+    assert all(line.startswith("Warning: ") for line in done.stderr.splitlines())
+
+
 def test_everybody_may_train(people, tmp_path):
     result = make_pairs(people, tmp_path / "out", replace(OPTIONS, valid_part=0.0, number=50))
     assert result.n_pairs == {"train": 50, "valid": 0}

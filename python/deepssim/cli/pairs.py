@@ -99,7 +99,7 @@ def command(
     else:
         result = list_pairs(real, synthetic, out, options, progress=progress)
     for line in result.warnings:
-        progress.status(f"Warning: {line}")
+        click.echo(f"Warning: {line}", err=True)  # with --quiet too, which is about progress
     if as_json:
         echo_json(result.as_dict())
     else:
