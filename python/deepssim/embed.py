@@ -1,6 +1,6 @@
 """Metric bundles in ONNX Runtime: images in, embeddings out.
 
-Batches have a fixed shape and the last one is padded: an embedding does not depend on how many images
+Batches have a fixed shape for a metric and the last one is padded: an embedding does not depend on how many images
 came with it.
 """
 
@@ -22,7 +22,10 @@ from deepssim.image_ops import resize_area
 from deepssim.metric import Metric
 from deepssim.search import usable_processors
 
-BATCH = 64
+# Images of a batch: 64 of 136 x 112 pixels, the size of the published encoders, or as many smaller ones; fewer of
+# larger ones, since what a network makes of a batch takes memory by its pixels.
+_MOST_IMAGES = 64
+_MOST_PIXELS = _MOST_IMAGES * 136 * 112
 # An embedding whose norm is further than this from 1 holds no usable direction.
 NORM_TOLERANCE = 1e-3
 DEVICES = ("auto", "cpu", "cuda")
@@ -137,12 +140,21 @@ class Encoder:
     Raises:
         MetricError: The graph does not load or has other inputs and outputs than its metadata says.
         UsageError: A GPU was asked for and did not load.
+
+    Attributes:
+        metric: The bundle.
+        batch: Images that are embedded at a time, by the size of the input alone: the answer of a network may differ in
+            its last bits between batches of two sizes.
+        provider: Of ONNX Runtime.
+        threads: Batches at a time.
     """
 
     def __init__(self, metric: Metric, *, device: str = "auto", threads: int = 0) -> None:
         if device not in DEVICES:
             raise UsageError(f"unknown device {device!r}: {', '.join(DEVICES)}")
         self.metric = metric
+        fitting = _MOST_PIXELS // (metric.height * metric.width)
+        self.batch: int = min(_MOST_IMAGES, 1 << max(fitting.bit_length() - 1, 0))
         runtime = require("onnxruntime", "cpu")
         providers = _providers(runtime.get_available_providers(), device)
         options = runtime.SessionOptions()
@@ -196,15 +208,16 @@ class Encoder:
             ``(n, dim)`` float32, unit norm; a row is zero or not finite where the image has no structure.
         """
         out = np.empty((len(prepared), self.metric.dim), np.float32)
-        starts = range(0, len(prepared), BATCH)
+        size = self.batch
+        starts = range(0, len(prepared), size)
         n_threads = min(threads or self.threads, self.threads, len(starts))
         if n_threads < 2:
             for start in starts:
-                self._encode_batch(prepared[start : start + BATCH], out[start : start + BATCH])
+                self._encode_batch(prepared[start : start + size], out[start : start + size])
             return out
         with ThreadPoolExecutor(n_threads, thread_name_prefix="deepssim-embed") as pool:
             tasks = [
-                pool.submit(self._encode_batch, prepared[start : start + BATCH], out[start : start + BATCH])
+                pool.submit(self._encode_batch, prepared[start : start + size], out[start : start + size])
                 for start in starts
             ]
             for task in tasks:
@@ -223,10 +236,10 @@ class Encoder:
 
     def _encode_batch(self, images: Sequence[NDArray[np.float32]], out: NDArray[np.float32]) -> None:
         metric = self.metric
-        batch = np.zeros((BATCH, 1, metric.height, metric.width), np.float32)
+        batch = np.zeros((self.batch, 1, metric.height, metric.width), np.float32)
         for i, image in enumerate(images):
             batch[i, 0] = image
         (result,) = self._session.run([self._output], {self._input: batch})
-        if result.shape != (BATCH, metric.dim):
+        if result.shape != (self.batch, metric.dim):
             raise MetricError(f"{metric.path} returned {result.shape}, its metadata says dim {metric.dim}")
         out[:] = result[: len(images)]

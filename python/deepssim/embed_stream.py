@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from deepssim.embed import BATCH, NORM_TOLERANCE, Encoder
+from deepssim.embed import NORM_TOLERANCE, Encoder
 from deepssim.images import Image, Listing, Skipped, read_tasks
 from deepssim.search import usable_processors
 from deepssim.working import Working, working_image
@@ -156,7 +156,7 @@ class _Batches:
         """Add an image; a full batch is embedded."""
         self._waiting.append(image)
         self.n_images += 1
-        if len(self._waiting) == BATCH:
+        if len(self._waiting) == self.encoder.batch:
             self._submit()
 
     def finish(self, chunk: EmbeddedChunk) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepssim.calibration import Calibration, Threshold, parse_thresholds
-from deepssim.embed import BATCH, Encoder
+from deepssim.embed import Encoder
 from deepssim.errors import MetricError, UsageError
 from deepssim.image_ops import resize_area
 from deepssim.metric import load_metric
@@ -69,10 +70,19 @@ def test_a_flat_image_has_no_embedding(encoder, value):
 
 def test_a_row_does_not_depend_on_what_else_is_in_the_batch(encoder):
     rng = np.random.default_rng(2)
-    images = list(rng.random((BATCH + 3, 32, 28)).astype(np.float32))
+    images = list(rng.random((encoder.batch + 3, 32, 28)).astype(np.float32))
     together = encoder.encode(images)
-    for i in (0, 5, BATCH - 1, BATCH, BATCH + 2):
+    for i in (0, 5, encoder.batch - 1, encoder.batch, encoder.batch + 2):
         assert (encoder.encode([images[i]])[0] == together[i]).all()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "batch"),
+    [(32, 28, 64), (136, 112, 64), (137, 112, 32), (224, 224, 16), (256, 256, 8), (512, 512, 2), (2048, 2048, 1)],
+)
+def test_the_larger_the_input_the_fewer_images_are_embedded_at_a_time(height, width, batch, tmp_path):
+    metric = replace(load_metric("pixel"), height=height, width=width)
+    assert Encoder(metric, device="cpu", threads=1).batch == batch
 
 
 def test_the_bundle_is_what_its_script_makes(tmp_path):
@@ -184,7 +194,7 @@ def test_calibrations_survive_a_round_trip_and_bad_ones_are_named(tmp_path):
 def test_an_embedding_does_not_depend_on_how_many_threads_there_are():
     rng = np.random.default_rng(4)
     metric = load_metric("pixel")
-    images = [rng.random((metric.height, metric.width), np.float32) for _ in range(3 * BATCH + 5)]
+    images = [rng.random((metric.height, metric.width), np.float32) for _ in range(197)]  # three batches and a part
     one, many = (Encoder(metric, device="cpu", threads=n).encode(images) for n in (1, 4))
     assert one.tobytes() == many.tobytes()
 
