@@ -27,6 +27,7 @@ from deepssim.inputs import (
     base_warnings,
     check_distinct,
     common_metric,
+    metric_warnings,
     reading_warnings,
     same_reading,
     size_warnings,
@@ -51,7 +52,7 @@ from deepssim.sources import (
 from deepssim.store import Store, count_skipped
 from deepssim.store_build import build_store
 from deepssim.tables import SKIPPED, TableStream, parquet_to_csv, write_table
-from deepssim.trial import run_trial
+from deepssim.trial import most_candidates, run_trial
 from deepssim.verdict import SetCounts, screening_sentence, screening_warnings, summarize
 from deepssim.working import WORKING_RULE
 
@@ -73,7 +74,7 @@ class AuditOptions:
 
     Attributes:
         metric: Name of an installed metric, path of a bundle, or ``"auto"``: that of a store among the inputs, else the
-            one that suits the real images by their looks (`deepssim.domain`).
+            one that suits the real images by their looks (`deepssim.domain`). Of stores alone it has to be theirs.
         calibration: Thresholds of what decides: of the metric's scores, or of S1 and S2 where pairs are verified. None:
             those that come with the metric, or with the package.
         thresholds: The two values alone, (near, exact), instead of a calibration.
@@ -183,7 +184,7 @@ def score(
     """Do as `audit` does, from stores alone: no image is read but for the pictures of the worst pairs.
 
     Raises:
-        StoreError: One of the folders is no whole store, or two are of different metrics.
+        StoreError: One of the folders is no whole store, two are of different metrics, or of another than was named.
     """
     check_distinct({"real": real, "synthetic": synthetic, "holdout": holdout, "output": out})
     run = _Run(Path(out), options or AuditOptions(command="score"), progress or Silent())
@@ -192,9 +193,10 @@ def score(
         # All are opened before one is read as a whole, which takes time.
         holdout_store = _given_store(holdout) if holdout is not None else None
         real_store, synthetic_store = _given_store(real), _given_store(synthetic)
-        for store in (real_store, holdout_store, synthetic_store):
-            if store is not None:
-                store.verify()
+        given = [store for store in (real_store, holdout_store, synthetic_store) if store is not None]
+        run.metric.choose([store.path for store in given], lambda: list_images(real), run.progress.status)
+        for store in given:
+            store.verify()
         return run.finish(real_store, SyntheticStore(synthetic_store), holdout_store)
 
 
@@ -245,19 +247,14 @@ class _Run:
         """Match, collect, conclude, write."""
         options = self.options
         metric = common_metric(real_store, side, holdout_store, self.metric.loaded)
-        known = self.metric.of(real_store)
-        layout = known.layout if known is not None else None
+        layout = known.layout if (known := self.metric.of(real_store)) is not None else None
         views = choose_views(options.match.views, layout, str(metric["name"]))
         options = self.options = replace(options, match=replace(options.match, views=views))
         unverified = unverifiable(real_store, side, holdout_store, options.verify)
         calibration = thresholds_for(
-            real_store,
-            known,
-            is_verified=not unverified,
-            given=options.calibration,
-            pair=options.thresholds,
+            real_store, known, is_verified=not unverified, given=options.calibration, pair=options.thresholds,
             views=options.match.views,
-        )
+        )  # fmt: skip
         real = Reference(real_store)
         holdout = Reference(holdout_store) if holdout_store is not None else None
         # A holdout of which no image could be used is reported, but compared with nothing.
@@ -269,10 +266,10 @@ class _Run:
         self._drop_results()
         outcome = self._collect(real, control, side, work)
         counts, too_many = self._write_skipped(real, side, holdout, outcome, work)
-        warnings = ([unverified] if unverified and options.verify is None else []) + base_warnings(real, calibration)
-        warnings += reading_warnings(real_store, side, holdout_store)
-        warnings += size_warnings(outcome) + self._write_pairs(outcome, real, side)
-        warnings += screening_warnings(trial)
+        warnings = [unverified] if unverified and options.verify is None else []
+        warnings += base_warnings(real, calibration) + reading_warnings(real_store, side, holdout_store)
+        warnings += metric_warnings(known, real_store, side, holdout_store, is_verified=not unverified)
+        warnings += size_warnings(outcome) + self._write_pairs(outcome, real, side) + screening_warnings(trial)
         summary = summarize(
             outcome,
             real,
@@ -280,7 +277,7 @@ class _Run:
             calibration,
             {**metric, "dim": real_store.dim, "views": views},
             control,
-            candidates=options.match.k,
+            candidates=most_candidates(real, options.match),
             seed=options.match.seed,
             too_many_skipped=too_many,
             warnings=warnings,

@@ -13,6 +13,7 @@ from deepssim.errors import StoreError, UsageError
 from deepssim.evidence import LEAST_SIDE
 from deepssim.images import ImageOptions
 from deepssim.matching import Reference
+from deepssim.metric import Metric
 from deepssim.results import Outcome
 from deepssim.sources import Synthetic, SyntheticStore
 from deepssim.store import Store
@@ -97,6 +98,40 @@ def reading_warnings(real: Store, side: Synthetic, holdout: Store | None) -> lis
         return []
     said = "; ".join(f"{name}: {', '.join(f'{k} {v}' for k, v in value.items())}" for name, value in given.items())
     return [f"The sets were read differently ({said}): scores between them may mean nothing."]
+
+
+def metric_warnings(
+    metric: Metric | None, real: Store, side: Synthetic, holdout: Store | None, *, is_verified: bool
+) -> list[str]:
+    """Say what it means that a metric is not at hand, or that images were embedded in other views than it wants.
+
+    Args:
+        metric: That of the stores; None: it is not at hand.
+        real: The real set.
+        side: The synthetic one.
+        holdout: The holdout.
+        is_verified: Whether pairs are judged in image space, so that screening is tried.
+    """
+    if metric is None and is_verified:
+        return [
+            f"Screening was not tried, since the metric {real.metric['name']} of these stores is not at hand: how many "
+            "copies have their source among the candidates is not known. Give its .onnx file with --metric."
+        ]
+    if metric is None or metric.gallery is None:
+        return []
+    views = metric.gallery.as_metadata()
+    warnings = [
+        f"{store.path} was embedded in other views than the metric {metric.name} has for real images, so more copies "
+        "may be missed: embed the images again with deepssim embed --gallery."
+        for store in (real, *([holdout] if holdout else []))
+        if store.made_from.get("gallery") != views
+    ]
+    if isinstance(side, SyntheticStore) and "gallery" in side.store.made_from:
+        warnings.append(
+            f"{side.store.path} holds synthetic images that were embedded as real ones are, so more copies may be "
+            "missed: embed them again without --gallery."
+        )
+    return warnings
 
 
 def unverifiable(real: Store, side: Synthetic, holdout: Store | None, verify: bool | None) -> str:

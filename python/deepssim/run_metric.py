@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deepssim.calibration import Calibration, Threshold, installed_calibrations, load_calibration
-from deepssim.domain import find_metric, metric_of
+from deepssim.domain import AUTO, find_metric, metric_of
 from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import Listing
@@ -34,10 +34,20 @@ class RunMetric:
         self.loaded: Encoder | None = None
 
     def choose(self, inputs: Sequence[Path], listing: Callable[[], Listing], say: Callable[[str], None]) -> None:
-        """Find the metric that images are embedded with, unless all inputs are stores."""
+        """Find the metric that images are embedded with; where all inputs are stores, only one that was named.
+
+        Raises:
+            StoreError: All inputs are stores, and what was named is not the metric of the first.
+        """
         stores = [Store(path) for path in inputs if Store.is_store(path)]
-        if len(stores) < len(inputs):
-            self._chosen = find_metric(self.asked, listing, stores=stores, threads=self.threads or None, say=say)
+        if len(stores) == len(inputs) and self.asked == AUTO:
+            return
+        self._chosen = find_metric(self.asked, listing, stores=stores, threads=self.threads or None, say=say)
+        if len(stores) == len(inputs) and self._chosen.hash != stores[0].metric["hash"]:
+            raise StoreError(
+                f"{stores[0].path} holds embeddings of the metric {stores[0].metric['name']}, and {self.asked} is "
+                "another, or another version of it: give the bundle that the images were embedded with"
+            )
 
     def encoder(self) -> Encoder:
         """Load the metric that was chosen, once."""
@@ -49,8 +59,9 @@ class RunMetric:
 
     def of(self, store: Store) -> Metric | None:
         """Return the metric of a store, None where it is not at hand."""
-        if self.loaded is not None:
-            return self.loaded.metric if self.loaded.metric.hash == store.metric["hash"] else None
+        known = self.loaded.metric if self.loaded is not None else self._chosen
+        if known is not None:
+            return known if known.hash == store.metric["hash"] else None
         try:
             return metric_of(store)
         except StoreError:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.embed import NORM_TOLERANCE, Encoder
-from deepssim.matching import Matcher, Subject
+from deepssim.matching import Matcher, MatchOptions, Reference, Subject
 from deepssim.perturb import apply_view, degrade, draw_view, near_copy
 from deepssim.statistics import Rate, image_rate, patient_rate
 
-__all__ = ["NEAR_PX", "Trial", "run_trial"]
+__all__ = ["NEAR_PX", "Trial", "most_candidates", "run_trial"]
 
 # Peak displacements of near copies, in pixels at a shorter side of 112.
 NEAR_PX = (1.5, 5.0)
@@ -36,12 +36,14 @@ class Trial:
 
     Attributes:
         candidates: Nearest real images of each copy that were looked at.
+        real_images: Of the set; where all of them were candidates, nothing was tried.
         exact: Share of exact copies whose source was among them.
         near: Share of near copies.
         both: Share of all.
     """
 
     candidates: int
+    real_images: int
     exact: Rate
     near: Rate
     both: Rate
@@ -52,7 +54,16 @@ class Trial:
             name: {"found": rate.events, "total": rate.total, "rate": rate.rate, "interval": [rate.low, rate.high]}
             for name, rate in (("exact", self.exact), ("near", self.near), ("both", self.both))
         }
-        return {"candidates": self.candidates, **rates}
+        return {"candidates": self.candidates, "real_images": self.real_images, **rates}
+
+
+def most_candidates(real: Reference, options: MatchOptions) -> int:
+    """Return how many real images a synthetic one can have as candidates: fewer than k where there are not so many."""
+    cap = options.max_per_group
+    counts = np.bincount(real.codes[real.codes >= 0], minlength=1)
+    n_unknown = int(np.count_nonzero(real.codes < 0))  # of them nobody knows who is one patient: they are not capped
+    reachable = int((np.minimum(counts, cap) if cap else counts).sum()) + n_unknown
+    return min(max(1, options.k), reachable)
 
 
 def run_trial(
@@ -96,7 +107,7 @@ def run_trial(
     exact, near = (image_rate(int(found[:, kind].sum()), n) for kind in (0, 1))
     # Both copies of an image count as one draw.
     both = patient_rate(found.sum(axis=1), np.full(n, 2), seed=seed)
-    return Trial(matcher.k, exact, near, replace(both, unit="image"))
+    return Trial(most_candidates(real, matcher.options), len(real), exact, near, replace(both, unit="image"))
 
 
 def _copies(matcher: Matcher, source: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

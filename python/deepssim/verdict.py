@@ -193,7 +193,7 @@ def summarize(
         "pairs_over_threshold": _pairs_dict(outcome),
         "control": _control_dict(outcome, control) if control else None,
         "histogram": _histogram_dict(outcome),
-        "limits": _limits(metric, candidates if is_verified else None),
+        "limits": _limits(metric, candidates if is_verified else None, len(real)),
         "warnings": warnings,
     }
     summary["verdict"] = _verdict(summary, too_many_skipped)
@@ -204,9 +204,15 @@ def _nearest(candidates: int) -> str:
     return "the nearest real image" if candidates == 1 else f"the {candidates:,} nearest real images"
 
 
+def _every(n_real: int) -> str:
+    return "the one real image was" if n_real == 1 else f"all {n_real:,} real images were"
+
+
 def screening_sentence(trial: dict[str, Any]) -> str:
     """Say what `deepssim.trial` found, from its entry in ``summary.json``."""
-    both, n = trial["both"], trial["candidates"]
+    both, n, n_real = trial["both"], trial["candidates"], trial["real_images"]
+    if n >= n_real:
+        return f"Screening was not put to the test: {_every(n_real)} looked at for each synthetic one."
     low, high = (percent(bound) for bound in both["interval"])
     return (
         f"Screening was tried on {both['total']:,} copies made of these real images (with artefacts or local changes; "
@@ -218,7 +224,7 @@ def screening_sentence(trial: dict[str, Any]) -> str:
 
 def screening_warnings(trial: dict[str, Any] | None) -> list[str]:
     """Say what to do where the source is missed too often."""
-    if trial is None or trial["both"]["rate"] >= EXPECTED_RECALL:
+    if trial is None or trial["candidates"] >= trial["real_images"] or trial["both"]["rate"] >= EXPECTED_RECALL:
         return []
     return [
         f"Screening misses {percent(1 - trial['both']['rate'])} of the copies that were made of these real images: "
@@ -226,12 +232,14 @@ def screening_warnings(trial: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _limits(metric: dict[str, Any], candidates: int | None) -> list[str]:
+def _limits(metric: dict[str, Any], candidates: int | None, n_real: int) -> list[str]:
     """Return what the result does not show; `candidates` is None where pairs were not verified."""
     sees = PIXEL_SEES[metric["views"]] if metric["name"] == "pixel" else ""
     if candidates is None:
         pixel = f"The metric pixel compares thumbnails {sees} is missed, and a small local change is not seen."
         return [*([pixel] if sees else []), *LIMITS[:2], SCORE_LIMIT, *LIMITS[2:]]
+    if candidates >= n_real:
+        return [*LIMITS[:2], EXACT_LIMIT, *LIMITS[2:]]
     screening = f"The metric pixel screens by thumbnails {sees} may not have its source among the candidates."
     return [
         CANDIDATES_LIMIT.format(candidates=_nearest(candidates)),
@@ -285,9 +293,11 @@ def _sentence(summary: dict[str, Any], level: str) -> str:
     )
 
 
-def _how(verification: dict[str, Any] | None) -> str:
+def _how(verification: dict[str, Any] | None, n_real: int) -> str:
     if verification is None:
         return "No pair was verified in image space: the scores of the metric alone decide."
+    if verification["candidates"] >= n_real:
+        return f"Verified in image space: {_every(n_real)} laid onto each synthetic image and compared."
     nearest = _nearest(verification["candidates"])
     were = "was" if verification["candidates"] == 1 else "were"
     return (
@@ -315,7 +325,7 @@ def _verdict(summary: dict[str, Any], too_many_skipped: bool) -> dict[str, Any]:
         )
     else:
         details.append("There was no holdout: the share that chance alone flags on these images is not known.")
-    details.append(_how(verification))
+    details.append(_how(verification, summary["counts"]["real"]["images"]))
     if summary["screening"] is not None:
         details.append(screening_sentence(summary["screening"]))
     if summary["patients_copied"] is None:

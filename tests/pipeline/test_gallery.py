@@ -9,9 +9,9 @@ import onnx
 import pytest
 from PIL import Image
 
-from deepssim.audit import AuditOptions, audit
+from deepssim.audit import AuditOptions, audit, score
 from deepssim.embed import Encoder
-from deepssim.errors import MetricError
+from deepssim.errors import MetricError, StoreError
 from deepssim.gallery import GalleryViews
 from deepssim.images import list_images
 from deepssim.metric import METADATA_KEY, load_metric
@@ -108,3 +108,55 @@ def test_an_audit_sees_real_images_so_and_a_store_remembers_it(encoder, images, 
     for store, row in zip((again, made), rows, strict=True):
         store.read_rows(0, row)
     np.testing.assert_array_equal(*rows)
+
+
+@pytest.fixture(scope="module")
+def folders(images, tmp_path_factory):
+    root = tmp_path_factory.mktemp("folders")
+    for name, chosen in (("real", images), ("holdout", images[:2]), ("synthetic", images[3:6])):
+        (root / name).mkdir()
+        for k, image in enumerate(chosen):
+            Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(root / name / f"{k}.png")
+    return root
+
+
+def embedded(folders, encoder, path, **as_gallery):
+    return {
+        name: build_store(list_images(folders / name), encoder, path / name, with_working=True, as_gallery=is_gallery)
+        for name, is_gallery in as_gallery.items()
+    }
+
+
+def test_stores_that_were_embedded_in_other_views_than_the_metric_wants_are_named(folders, encoder, tmp_path):
+    made = embedded(folders, encoder, tmp_path, real=False, holdout=True, synthetic=True)
+    paths = {name: store.path for name, store in made.items()}
+    options = AuditOptions(metric=str(encoder.metric.path), device="cpu")
+    result = score(paths["real"], paths["synthetic"], tmp_path / "out", holdout=paths["holdout"], options=options)
+    said = [line for line in result.summary["warnings"] if "missed" in line]
+    assert [line.split()[0] for line in said] == [str(paths["real"]), str(paths["synthetic"])]
+    assert "embed --gallery" in said[0]
+    assert "without --gallery" in said[1]
+
+
+def test_without_its_bundle_a_score_says_that_screening_was_not_tried(folders, encoder, tmp_path):
+    made = embedded(folders, encoder, tmp_path, real=True, synthetic=False)
+    real, synthetic = made["real"].path, made["synthetic"].path
+    result = score(real, synthetic, tmp_path / "out")
+    assert result.summary["screening"] is None
+    said = [line for line in result.summary["warnings"] if "not tried" in line]
+    assert len(said) == 1
+    assert "the metric views of these stores is not at hand" in said[0]
+    assert "--metric" in said[0]
+    with_it = score(real, synthetic, tmp_path / "with", options=AuditOptions(metric=str(encoder.metric.path)))
+    assert with_it.summary["screening"]["both"]["total"] == 20
+    assert not any("not tried" in line for line in with_it.summary["warnings"])
+    with pytest.raises(StoreError, match="holds embeddings of the metric views, and pixel is another"):
+        score(real, synthetic, tmp_path / "other", options=AuditOptions(metric="pixel"))
+
+
+def test_score_takes_the_bundle_of_its_stores(folders, encoder, deepssim, tmp_path):
+    made = embedded(folders, encoder, tmp_path, real=True, synthetic=False)
+    stores = (made["real"].path, made["synthetic"].path)
+    done = deepssim("score", *stores, "--out", tmp_path / "out", "--metric", encoder.metric.path, "-q")
+    assert done.returncode == 0, done.stderr
+    assert "Screening was tried" in done.stdout

@@ -17,7 +17,7 @@ from deepssim.matching import Matcher, MatchOptions, Reference
 from deepssim.metric import load_metric
 from deepssim.phantom import make_cohort
 from deepssim.store_build import build_store
-from deepssim.trial import run_trial
+from deepssim.trial import most_candidates, run_trial
 from deepssim.verdict import screening_sentence, screening_warnings
 
 
@@ -53,6 +53,24 @@ def test_with_all_images_as_candidates_every_source_is_found(store, encoder):
     found = try_on(store, encoder, k=18, max_per_group=0, views="none")
     assert (found.both.events, found.both.total) == (36, 36)
     assert screening_warnings(found.as_dict()) == []
+
+
+def test_that_every_source_is_found_says_nothing_where_every_image_is_a_candidate(store, encoder):
+    found = try_on(store, encoder, k=40, max_per_group=0, views="none").as_dict()
+    assert (found["candidates"], found["real_images"]) == (18, 18)
+    sentence = screening_sentence(found)
+    assert "all 18 real images were looked at" in sentence
+    assert "%" not in sentence
+    assert "the one real image was looked at" in screening_sentence({**found, "candidates": 1, "real_images": 1})
+
+
+def test_candidates_are_no_more_than_there_can_be(store, encoder):
+    real = Reference(store)  # six people of three images
+    for k, cap, expected in ((8, 2, 8), (40, 2, 12), (40, 1, 6), (40, 0, 18), (40, 5, 18), (0, 0, 1)):
+        assert most_candidates(real, MatchOptions(k=k, max_per_group=cap)) == expected
+    real.codes = np.full(18, -1)
+    assert most_candidates(real, MatchOptions(k=40, max_per_group=1)) == 18
+    assert try_on(store, encoder, k=40, max_per_group=1, views="none").candidates == 6
 
 
 def test_a_screening_that_sees_images_in_place_alone_misses_moved_copies_and_a_warning_says_so(store, encoder):

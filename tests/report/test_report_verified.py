@@ -22,6 +22,7 @@ from test_report_page import identifiers
 
 from deepssim.audit import AuditOptions, audit
 from deepssim.images import ImageOptions
+from deepssim.matching import MatchOptions
 from deepssim.perturb import View, apply_view
 from deepssim.phantom import make_cohort
 from deepssim.report import ReportError, gallery, images, write_report
@@ -343,12 +344,12 @@ def test_a_real_audit_says_what_was_looked_at(tmp_path: Path, verify: bool):
         save(tmp_path / "real" / str(number) / "a.png", image)
     save(tmp_path / "synthetic" / "turned.png", apply_view(shown[1], View(angle_deg=2.0)))
     save(tmp_path / "synthetic" / "other.png", next(image for _, _, image in make_cohort(1, 1, seed=6)))
-    options = AuditOptions(images=ImageOptions(group_by="parent"), verify=verify)
+    options = AuditOptions(images=ImageOptions(group_by="parent"), verify=verify, match=MatchOptions(k=4))
     result = audit(tmp_path / "real", tmp_path / "synthetic", tmp_path / "out", options=options)
-    assert result.summary["verification"] == ({"candidates": 8} if verify else None)
+    assert result.summary["verification"] == ({"candidates": 4} if verify else None)
     limits, details = " ".join(result.summary["limits"]), " ".join(result.summary["verdict"]["details"])
-    assert ("Only the 8 nearest real images" in limits) == verify
-    assert ("the 8 nearest real images of each synthetic image were laid onto it" in details) == verify
+    assert ("Only the 4 nearest real images" in limits) == verify
+    assert ("the 4 nearest real images of each synthetic image were laid onto it" in details) == verify
     assert ("No pair was verified in image space" in details) != verify
     html = write_report(result.folder).read_text(encoding="utf-8")
     assert html.count("<img") == html.count("<figure><img") + html.count('<figure class="is-')
@@ -357,3 +358,16 @@ def test_a_real_audit_says_what_was_looked_at(tmp_path: Path, verify: bool):
         entries = json.loads((result.folder / "evidence" / "pairs.json").read_text())
         assert entries[0]["screening_rank"] == 1
         assert "turned 2.0° counter-clockwise" in words_of(html)
+
+
+def test_an_audit_of_fewer_real_images_than_candidates_says_that_all_were_looked_at(tmp_path: Path):
+    for number, (_, _, image) in enumerate(make_cohort(3, 1, seed=5)):
+        save(tmp_path / ("real" if number < 2 else "synthetic") / f"{number}.png", image)
+    result = audit(tmp_path / "real", tmp_path / "synthetic", tmp_path / "out")
+    assert result.summary["verification"] == {"candidates": 2}
+    details = " ".join(result.summary["verdict"]["details"])
+    assert "all 2 real images were laid onto each synthetic image" in details
+    assert "all 2 real images were looked at" in details
+    assert "nearest" not in details
+    assert not any("nearest" in line or "among the candidates" in line for line in result.summary["limits"])
+    write_report(result.folder)

@@ -14,6 +14,9 @@ from deepssim.cli._options import match_options, read_calibration, read_threshol
 @click.argument("synthetic_store", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the results.")
 @click.option("--holdout", type=click.Path(path_type=Path), help="Store of images that the generator never saw.")
+@click.option("--metric", default="auto", metavar="NAME|FILE.onnx",
+              help="The bundle that the stores were made with, where it is none of the package; the screening is tried "
+              "with it.")  # fmt: skip
 @threads_option
 @match_options
 @click.option(
@@ -30,6 +33,7 @@ def command(
     synthetic_store: Path,
     out: Path,
     holdout: Path | None,
+    metric: str,
     threads: int,
     k: int,
     max_per_group: int,
@@ -59,11 +63,9 @@ def command(
     from deepssim.cli._outcome import announce
     from deepssim.cli._progress import make_progress
     from deepssim.matching import MatchOptions
-    from deepssim.store import Store
 
-    store = Store(real_store)
     options = AuditOptions(
-        metric=str(store.metric["name"]),
+        metric=metric,
         calibration=read_calibration(thresholds, calibration),
         thresholds=read_thresholds(thresholds),
         verify=verify,
