@@ -128,29 +128,20 @@ def export_encoder(
     phantoms = _stacked([] if len(real) else [image for _, _, image in make_cohort(*_PHANTOMS, seed=0)], size)
     batches = _batches(size, np.concatenate([real, phantoms]), is_any_size)
     dim, error = _compare(reference, Graph(model.SerializeToString()), batches)
-    agreement = None
-    if precision != "fp32":
-        model, agreement = _reduced(model, precision, real)
+    model, agreement = (model, None) if precision == "fp32" else _reduced(model, precision, real)
     checked = {
-        "opset": opset,
-        "precision": precision,
-        "largest_error": float(f"{error:.3g}"),
-        "batches": list(_BATCHES),
-        "n_images": len(real),
-        "n_phantoms": len(phantoms),
-        "agreement": asdict(agreement) if agreement else None,
+        "opset": opset, "precision": precision, "largest_error": float(f"{error:.3g}"), "batches": list(_BATCHES),
+        "n_images": len(real), "n_phantoms": len(phantoms), "agreement": asdict(agreement) if agreement else None,
         "torch": torch.__version__,
-    }
+    }  # fmt: skip
     metadata = {
         **_metadata(description, dim, provenance),
-        "name": name or description.name,
-        "description": text,
-        "licence": licence,
-        "export": checked,
+        "name": name or description.name, "description": text, "licence": licence, "export": checked,
         **({"gallery": gallery.as_metadata()} if gallery is not None else {}),
-    }
-    n_bytes = _write(model, metadata, path)
-    return Exported(path, error, len(real), n_bytes, precision, agreement, is_any_size, len(phantoms))
+    }  # fmt: skip
+    return Exported(
+        path, error, len(real), _write(model, metadata, path), precision, agreement, is_any_size, len(phantoms)
+    )
 
 
 def sample_images(listing: Listing, size: tuple[int, int], most: int = MOST_IMAGES) -> NDArray[np.float32]:
