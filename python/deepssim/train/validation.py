@@ -14,10 +14,12 @@ from deepssim.perturb import ViewKind, apply_view, degrade, draw_view, near_copy
 from deepssim.train.anchors import Anchors
 from deepssim.train.groups import GroupOptions, Groups
 
-__all__ = ["RetrievalValidation", "Validation", "embed"]
+__all__ = ["RetrievalValidation", "Validation", "embed", "ranks"]
 
 _BATCH = 128
 _HARD_PX = (1.5, 5.0)
+# More make looks slower than training, and the search hardly harder.
+_MOST_DISTRACTORS = 4_000
 
 
 class Validation:
@@ -30,12 +32,33 @@ class Validation:
 
 @torch.no_grad()
 def embed(encoder: nn.Module, images: Tensor, device: torch.device) -> NDArray[np.float32]:
-    """Embed images ``(n, 1, height, width)`` in batches, on a device; returns ``(n, dim)``."""
+    """Embed images ``(n, 1, height, width)``, uint8 or of [0, 1], in batches, on a device; returns ``(n, dim)``."""
     was_training = encoder.training
     encoder.eval()
-    parts = [encoder(images[i : i + _BATCH].to(device)).float().cpu() for i in range(0, len(images), _BATCH)]
+    parts = [encoder(_greys(images[i : i + _BATCH]).to(device)).float().cpu() for i in range(0, len(images), _BATCH)]
     encoder.train(was_training)
     return torch.cat(parts).numpy()
+
+
+def _greys(images: Tensor) -> Tensor:
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+def ranks(scores: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return how many scores are above each row's own; what is no number is never found.
+
+    Args:
+        scores: ``(n, m)``.
+        own: ``(n,)``.
+
+    Example:
+        >>> ranks(np.array([[0.9, 0.5], [np.nan, 0.5], [0.1, 0.2]], np.float32), np.array([0.5, 0.5, np.nan], "f"))[:2]
+        array([1, 1])
+    """
+    ahead = ~(scores <= own[:, None])
+    rank = np.asarray(ahead.sum(axis=1), np.int64)
+    rank[~np.isfinite(own)] = np.iinfo(np.int64).max
+    return rank
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +66,7 @@ class RetrievalValidation(Validation):
     """Copies in views against a gallery, and pairs drawn evenly over their similarity.
 
     Attributes:
-        gallery: ``(g, 1, height, width)`` clean images.
+        gallery: ``(g, 1, height, width)`` clean images, like all images here uint8 (see `embed`).
         queries: ``(q, 1, height, width)`` copies as they are seen.
         sources: ``(q,)`` place of each one's source in the gallery.
         is_near: ``(q,)`` whether it is a near copy.
@@ -75,7 +98,7 @@ class RetrievalValidation(Validation):
 
         Args:
             anchors: Images of people who are not trained on.
-            distractors: Others, which join the gallery.
+            distractors: Others, which join the gallery; of more than 4,000, as many spread over all.
             size: Rows and columns of the encoder's input.
             seed: Of the copies.
             n_sources: Images that copies are made of, at most; spread over all.
@@ -91,7 +114,10 @@ class RetrievalValidation(Validation):
                 queries.append(_seen(copy, view, rng))
                 sources.append(place)
                 is_near.append(near)
-        gallery = [anchors.images[chosen]] + ([distractors.images] if distractors is not None else [])
+        gallery = [anchors.images[chosen]]
+        if distractors is not None:
+            n_others = min(_MOST_DISTRACTORS, len(distractors))
+            gallery.append(distractors.images[np.linspace(0, len(distractors) - 1, n_others).astype(int)])
         views, pairs, target = _even_pairs(anchors, view, seed, rng)
         return cls(
             _inputs(np.concatenate(gallery), size),
@@ -107,8 +133,7 @@ class RetrievalValidation(Validation):
         """Return rank-1, among the 4 and 8 nearest, of exact and near copies; MAE; and what selects."""
         gallery, queries = embed(encoder, self.gallery, device), embed(encoder, self.queries, device)
         scores = queries @ gallery.T
-        own = scores[np.arange(len(queries)), self.sources]
-        rank = (scores > own[:, None]).sum(axis=1)
+        rank = ranks(scores, scores[np.arange(len(queries)), self.sources])
         figures = {}
         for name, chosen in (("exact", ~self.is_near), ("near", self.is_near)):
             for k in (1, 4, 8):
@@ -127,8 +152,10 @@ class RetrievalValidation(Validation):
 
 
 def _inputs(images: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    if images.shape[1:] == size:
+        return torch.from_numpy(images)[:, None]
     greys = [image.astype(np.float32) / np.float32(255) for image in images]
-    return torch.from_numpy(np.stack([g if g.shape == size else resize_area(g, *size) for g in greys]))[:, None]
+    return torch.from_numpy(np.stack([resize_area(grey, *size) for grey in greys]))[:, None]
 
 
 def _seen(image: NDArray[np.float32], view: ViewKind, rng: np.random.Generator) -> NDArray[np.uint8]:
