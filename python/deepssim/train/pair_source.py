@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from deepssim.errors import UsageError
+from deepssim.errors import DeepSSIMError, UsageError
 from deepssim.image_ops import resize_area, unit_grey
 from deepssim.images import read_image
 from deepssim.images.text import one_line
 from deepssim.pairs import file_of
 from deepssim.train.loop import Batch
-from deepssim.train.validation import Validation, embed
+from deepssim.train.validation import Validation, embed, ranks
 
 __all__ = ["PairList", "PairSource", "PairValidation", "read_pairs"]
 
@@ -37,15 +37,33 @@ class PairList:
         real: Keys of the first images, ``uid___name`` for the file ``uid/name.png``.
         synthetic: Of the second.
         ssim: Their similarity.
+        source: The CSV that names them.
     """
 
     folder: Path
     real: list[str]
     synthetic: list[str]
     ssim: list[float]
+    source: Path
 
     def __len__(self) -> int:
         return len(self.ssim)
+
+    def read(self, key: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Read the image of a key, brought to a size.
+
+        Raises:
+            UsageError: It cannot be read.
+        """
+        name = file_of(key)
+        try:
+            grey = unit_grey(read_image(self.folder, name, name).pixels)
+        except DeepSSIMError as error:
+            named = f"{self.folder / name}, which {self.source} names as {one_line(key)}"
+            raise UsageError(f"{named}, cannot be read ({error}): put it right, or take its pairs out") from error
+        if grey.shape != size:
+            grey = resize_area(grey, *size)
+        return np.asarray(np.rint(grey * np.float32(255)), np.uint8)
 
 
 def read_pairs(path: Path, folder: Path) -> dict[str, PairList]:
@@ -59,10 +77,9 @@ def read_pairs(path: Path, folder: Path) -> dict[str, PairList]:
         The pairs of each of `SPLITS`.
 
     Raises:
-        UsageError: A column is missing, a value is none, a split has no pairs, or an image of the first pairs is not
-            there.
+        UsageError: A column is missing, a value is none, a split has no pairs, or an image is not there.
     """
-    lists = {split: PairList(folder, [], [], []) for split in SPLITS}
+    lists = {split: PairList(folder, [], [], [], path) for split in SPLITS}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -76,10 +93,17 @@ def read_pairs(path: Path, folder: Path) -> dict[str, PairList]:
     for split, pairs in lists.items():
         if not len(pairs):
             raise UsageError(f"{path} has no pairs of the split {split}")
-        for key in (*pairs.real[:3], *pairs.synthetic[:3]):
-            if not (folder / file_of(key)).is_file():
-                raise UsageError(f"{folder} has no {file_of(key)}, which {path} names as {one_line(key)}")
+    _check_files(lists, path, folder)
     return lists
+
+
+def _check_files(lists: dict[str, PairList], path: Path, folder: Path) -> None:
+    """Find now what would end the run hours later."""
+    keys = dict.fromkeys(key for pairs in lists.values() for key in (*pairs.real, *pairs.synthetic))
+    missing = [key for key in keys if not (folder / file_of(key)).is_file()]
+    if missing:
+        count = f" ({len(missing):,} of {len(keys):,} images are missing)" if len(missing) > 1 else ""
+        raise UsageError(f"{folder} has no {file_of(missing[0])}, which {path} names as {one_line(missing[0])}{count}")
 
 
 def _add(lists: dict[str, PairList], row: dict[str, str], where: str) -> None:
@@ -97,15 +121,11 @@ def _add(lists: dict[str, PairList], row: dict[str, str], where: str) -> None:
     pairs.ssim.append(value)
 
 
-def _read(folder: Path, key: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-    name = file_of(key)
-    grey = unit_grey(read_image(folder, name, name).pixels)
-    if grey.shape != size:
-        grey = resize_area(grey, *size)
-    return np.asarray(np.rint(grey * np.float32(255)), np.uint8)
+# Images and similarities of a batch, or what is wrong: a worker's exception would arrive as its traceback.
+_Read = tuple[NDArray[np.uint8], NDArray[np.float32]] | str
 
 
-class _Batches(Dataset[tuple[NDArray[np.uint8], NDArray[np.float32]]]):
+class _Batches(Dataset[_Read]):
     """Batches by number: the two images of each pair, first all left ones, and the similarities."""
 
     def __init__(self, pairs: PairList, size: tuple[int, int], batch_size: int, seed: int, first: int, n: int) -> None:
@@ -115,7 +135,7 @@ class _Batches(Dataset[tuple[NDArray[np.uint8], NDArray[np.float32]]]):
     def __len__(self) -> int:
         return self.n
 
-    def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def __getitem__(self, place: int) -> _Read:
         if not 0 <= place < self.n:
             raise IndexError(place)
         per_epoch = max(1, len(self.pairs) // self.batch_size)
@@ -123,7 +143,10 @@ class _Batches(Dataset[tuple[NDArray[np.uint8], NDArray[np.float32]]]):
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pairs))
         chosen = order[step * self.batch_size :][: self.batch_size].tolist()
         keys = [self.pairs.real[i] for i in chosen] + [self.pairs.synthetic[i] for i in chosen]
-        images = np.stack([_read(self.pairs.folder, key, self.size) for key in keys])
+        try:
+            images = np.stack([self.pairs.read(key, self.size) for key in keys])
+        except UsageError as error:
+            return str(error)
         return images, np.array([self.pairs.ssim[i] for i in chosen], np.float32)
 
 
@@ -146,12 +169,19 @@ class PairSource:
         self.n_steps, self.workers = n_steps, workers
 
     def steps(self, first: int) -> Iterator[Batch]:
-        """Yield the batches from a step on."""
+        """Yield the batches from a step on.
+
+        Raises:
+            UsageError: An image cannot be read.
+        """
         batches = _Batches(self.pairs, self.size, self.batch_size, self.seed, first, max(0, self.n_steps - first))
-        loader: DataLoader[tuple[NDArray[np.uint8], NDArray[np.float32]]] = DataLoader(
+        loader: DataLoader[_Read] = DataLoader(
             batches, batch_size=None, num_workers=self.workers, generator=torch.Generator()
         )
-        for images, target in loader:
+        for read in loader:
+            if isinstance(read, str):
+                raise UsageError(read)
+            images, target = read
             n = len(target)
             greys = torch.as_tensor(images).float().div(255)[:, None]
             left = torch.arange(n)
@@ -171,7 +201,7 @@ class PairValidation(Validation):
         self._synthetic, synthetic_places = _distinct(pairs.synthetic)
         self.left, self.right = np.array(real_places), np.array(synthetic_places)
         self.target = np.array(pairs.ssim, np.float32)
-        self._images = [_stack(pairs.folder, keys, size) for keys in (self._real, self._synthetic)]
+        self._images = [_stack(pairs, keys, size) for keys in (self._real, self._synthetic)]
 
     def predictions(self, encoder: nn.Module, device: torch.device) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return similarity and cosine of the pairs."""
@@ -187,7 +217,10 @@ class PairValidation(Validation):
         for place in np.argsort(self.target, kind="stable"):
             best[self.left[place]] = self.right[place]
         own = (real * synthetic[best]).sum(axis=1)
-        rank = np.array([np.sum(synthetic @ row > value + 1e-7) for row, value in zip(real, own, strict=True)])
+        above = own + np.float32(1e-7)
+        rank = np.concatenate(
+            [ranks((synthetic @ row)[None], value[None]) for row, value in zip(real, above, strict=True)]
+        )
         for k in (1, 4, 8):
             figures[f"partner_in_{k}"] = float(np.mean(rank < k))
         figures["selection"] = figures["mae"] + 1.0 - (figures["partner_in_1"] + figures["partner_in_8"]) / 2
@@ -200,5 +233,5 @@ def _distinct(keys: Sequence[str]) -> tuple[list[str], list[int]]:
     return list(places), rows
 
 
-def _stack(folder: Path, keys: Sequence[str], size: tuple[int, int]) -> Tensor:
-    return torch.from_numpy(np.stack([_read(folder, key, size) for key in keys])).float().div_(255)[:, None]
+def _stack(pairs: PairList, keys: Sequence[str], size: tuple[int, int]) -> Tensor:
+    return torch.from_numpy(np.stack([pairs.read(key, size) for key in keys]))[:, None]
