@@ -8,8 +8,11 @@ from typing import Any
 import click
 
 from deepssim.cli._options import Dimensions, echo_json, talk_options
+from deepssim.errors import UsageError
 
-RECIPES = ("deepssim", "deepssim++", "lite")  # of deepssim.train.recipes, which loads torch
+# Of deepssim.train, which loads torch; the defaults below are its recipes' too.
+RECIPES = ("deepssim", "deepssim++", "lite")
+MOST_SEED = 2**31 - 1
 
 
 @click.group("train")
@@ -35,23 +38,29 @@ def command() -> None:
               help="Real images of people who select the weights; without: a part of the people.")  # fmt: skip
 @click.option("--exp-name", "name", required=True, help="Name of the run, of its folder and of the metric.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/EXP-NAME]")
-@click.option("--group-by", default="auto", show_default=True, metavar="HOW",
-              help="Who is who, where partners are made: parent, regex:PATTERN, auto (volume, PatientID).")  # fmt: skip
-@click.option("--valid-part", type=click.FloatRange(0, 0.5), default=0.15, show_default=True,
-              help="Part of the people who select the weights.")  # fmt: skip
-@click.option("--size", type=Dimensions(), help="Rows and columns that images are brought to.  [default: 136x112]")
+@click.option("--group-by", metavar="HOW",
+              help="Who is who, where partners are made: parent, regex:PATTERN, auto (volume, PatientID).  "
+              "[default: auto]")  # fmt: skip
+@click.option("--valid-part", type=click.FloatRange(0, 0.5),
+              help="Part of the people who select the weights.  [default: 0.15]")  # fmt: skip
+@click.option("--size", type=Dimensions(),
+              help="Rows and columns that images are brought to.  [default: 136x112]")  # fmt: skip
 @click.option("--emb-dim", "dim", type=click.IntRange(1, 65536), default=256, show_default=True,
               help="Elements of an embedding.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the pairs.  [default: 40, deepssim++ 65]")
 @click.option("--steps", type=click.IntRange(1), help="Updates, where partners are made.  [default: 20,000]")
-@click.option("--batch-size", type=click.IntRange(1), help="Pairs of a step; of made partners, images of it.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Highest, of the head.")
-@click.option("--weight-decay", type=click.FloatRange(0), help="Of AdamW.")
-@click.option("--dropout-prob", "dropout", type=click.FloatRange(0, 1, max_open=True), help="In the head.")
+@click.option("--batch-size", type=click.IntRange(1),
+              help="Pairs of a step; of made partners, images of it, a multiple of 20.  [default: 32, deepssim++ 64, "
+              "lite 80]")  # fmt: skip
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True),
+              help="Highest, of the head.  [default: 0.001, lite 0.003]")  # fmt: skip
+@click.option("--weight-decay", type=click.FloatRange(0), help="Of AdamW.  [default: 0.001, lite 0.02]")
+@click.option("--dropout-prob", "dropout", type=click.FloatRange(0, 1, max_open=True),
+              help="In the head.  [default: 0.33, deepssim++ 0.1, lite 0]")  # fmt: skip
 @click.option("--weights", help="ImageNet weights of a published recipe: imagenet (downloaded), a file, none.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
               help="cuda is an error where there is none; several GPUs by accelerate launch.")  # fmt: skip
-@click.option("--use-gpu", is_flag=True, help="As --device auto: a GPU if there is one.")
+@click.option("--use-gpu", is_flag=True, help="As --device auto: a GPU if there is one; not with --device cpu.")
 @click.option("--num-workers", "workers", type=click.IntRange(0), default=1, show_default=True,
               help="Processes that read images or make partners.")  # fmt: skip
 @click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Batches of an update.")
@@ -63,7 +72,7 @@ def command() -> None:
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard files.")
 @click.option("--wandb", type=click.Choice(["no", "offline", "online"]), default="no", show_default=True,
               help="Also log figures to Weights & Biases; nothing leaves this machine but with online.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True)
 @talk_options
 def encoder(name: str, out: Path | None, use_gpu: bool, as_json: bool, quiet: bool, **asked: Any) -> None:
     """Train an encoder whose cosine of two embeddings equals the SSIM of two images.
@@ -78,11 +87,19 @@ def encoder(name: str, out: Path | None, use_gpu: bool, as_json: bool, quiet: bo
     from deepssim.cli._progress import make_progress
     from deepssim.extras import require_training
 
+    if use_gpu and asked["device"] == "cpu":
+        raise UsageError("--use-gpu and --device cpu contradict each other: give one of them")
     require_training()
+    from deepssim.train.processes import ElsewhereError
     from deepssim.train.run import TrainOptions, train
 
     folder = out if out is not None else Path("runs") / name
-    result = train(TrainOptions(out=folder, name=name, **asked), make_progress(quiet))
+    try:
+        result = train(TrainOptions(out=folder, name=name, **asked), make_progress(quiet))
+    except ElsewhereError:
+        return  # a launcher that sees this process fail kills the main one before it says why
+    if not result.is_main_process:
+        return
     if as_json:
         echo_json({"folder": str(result.folder), "best": dict(result.best)})
         return

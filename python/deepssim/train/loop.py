@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
@@ -17,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from deepssim.progress import Progress
 from deepssim.train.augment import Augmentation, augment
 from deepssim.train.loss import contrast, cosine_error
+from deepssim.train.processes import for_all, from_main, together
 from deepssim.train.run_folder import RunFolder
 from deepssim.train.validation import Validation
 
@@ -50,7 +53,7 @@ class Source(Protocol):
     """Where batches come from: step n is the same whenever it is asked for."""
 
     def steps(self, first: int) -> Iterator[Batch]:
-        """Yield the batches from a step on, without end."""
+        """Yield the batches from a step on, to the last at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def train_encoder(
         encoder: Raw grey images to embeddings of unit norm.
         groups: Parameter groups of the optimiser, each with ``params`` and ``lr``.
         source: Batches; of this process, where there are several.
-        validation: Looked at every so often; selects the best weights.
+        validation: Looked at by the main process every so often; selects the best weights.
         augmentation: How training images are seen.
         schedule: How long and how fast.
         folder: Where checkpoints and figures go.
@@ -118,54 +121,48 @@ def train_encoder(
 
     Returns:
         The figures of the best weights.
+
+    Raises:
+        UsageError: The state in the folder cannot be read, or the loss is no number.
     """
     state = _State(encoder, groups, schedule, folder, accelerator, seed)
     state.resume()
-    device = accelerator.device
     with progress.track("training", schedule.steps) as advance:
         advance(state.step)
-        began, losses = time.monotonic(), []
+        began = time.monotonic()
         for batch in source.steps(state.step * schedule.accumulate):
             if state.step >= schedule.steps or state.is_tired():
                 break
             with accelerator.accumulate(state.model):
-                loss, parts = _loss(state.model, batch, augmentation, schedule, state.views(), device)
+                loss, parts = state.loss(batch, augmentation)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(state.model.parameters(), schedule.clip)
+                    state.check_finite(float(accelerator.clip_grad_norm_(state.model.parameters(), schedule.clip)))
                 state.optimizer.step()
                 state.optimizer.zero_grad()
-            losses.append(parts)
+            state.losses.append(parts)
             if not accelerator.sync_gradients:
                 continue
             state.after_update()
             advance(1)
             is_last = state.step == schedule.steps
             if state.step % schedule.validate_every == 0 or is_last:
-                figures = validation.measure(state.averaged, device)
-                means = {name: sum(p[name] for p in losses) / len(losses) for name in losses[0]}
-                seconds = time.monotonic() - began
-                state.keep_figures({**means, **figures, "seconds": round(seconds, 1)})
-                progress.status(_line(state.step, means, figures))
-                began, losses = time.monotonic(), []
+                progress.status(_look(state, validation, began))
+                began = time.monotonic()
             if state.step % schedule.save_every == 0 or is_last:
                 state.save()
     return state.best
 
 
-def _loss(
-    model: nn.Module, batch: Batch, augmentation: Augmentation, schedule: Schedule, views: torch.Generator,
-    device: torch.device,
-) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
-    images = augment(batch.images.to(device), augmentation, views)
-    embeddings = model(images)
-    cosine = (embeddings[batch.left.to(device)] * embeddings[batch.right.to(device)]).sum(1)
-    error = cosine_error(cosine, batch.target.to(device), even_bins=schedule.even_bins)
-    parts = {"loss": float(error.detach())}
-    if not schedule.contrast or batch.people is None:
-        return error, parts
-    apart = contrast(embeddings, batch.people.to(device), batch.group_size, batch.n_copies, schedule.temperature)
-    return error + schedule.contrast * apart, {**parts, "contrast": float(apart.detach())}
+def _look(state: _State, validation: Validation, began: float) -> str:
+    """Measure the weights, keep the figures with the seconds since the last look, and return them as a line."""
+    accelerator = state.accelerator
+    # One process decides for all which weights are best and when it is enough: figures of others differ in bits.
+    figures = from_main(accelerator, lambda: validation.measure(state.averaged, accelerator.device))
+    state.check_finite(*figures.values())
+    means = state.mean_losses()
+    state.keep_figures({**means, **figures, "seconds": round(time.monotonic() - began, 1)})
+    return _line(state.step, means, figures)
 
 
 def _line(step: int, means: dict[str, float], figures: dict[str, float]) -> str:
@@ -182,6 +179,8 @@ class _State:
     ) -> None:  # fmt: skip
         self.schedule, self.folder, self.accelerator, self.seed = schedule, folder, accelerator, seed
         self.step, self.best, self.looks_since_best = 0, {"selection": math.inf}, 0
+        self.losses: list[dict[str, float]] = []  # since the last look
+        self._batch = 0
         optimizer = torch.optim.AdamW(_decayed(groups, schedule.weight_decay), betas=(0.9, 0.999), fused=True)
         self.encoder = encoder
         self.model, self.optimizer = accelerator.prepare(encoder, optimizer)
@@ -210,15 +209,52 @@ class _State:
             else:
                 kept.copy_(new)
 
-    def views(self) -> torch.Generator:
-        """Return the source of the views of the batch to come: a function of seed, process and position."""
-        position = self.step * 1_000 + self._batch
-        generator = torch.Generator()
-        generator.manual_seed((self.seed * 1_000_003 + position) * 4_096 + self.accelerator.process_index)
-        self._batch += 1
-        return generator
+    def _begin_batch(self) -> torch.Generator:
+        """Return the source of the views of the batch to come, and seed what drops parts of the network.
 
-    _batch = 0
+        Both are functions of seed, process and position, so that nothing of them has to be saved: what a device drew
+        on another process could not be.
+        """
+        position, process = self.step * 1_000 + self._batch, self.accelerator.process_index
+        views = torch.Generator()
+        views.manual_seed((self.seed * 1_000_003 + position) * 4_096 + process)
+        words = np.random.SeedSequence([self.seed, self.step, self._batch, process]).generate_state(1, np.uint64)
+        torch.default_generator.manual_seed(int(words[0]) >> 1)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.manual_seed(int(words[0]) >> 1)
+        self._batch += 1
+        return views
+
+    def loss(self, batch: Batch, augmentation: Augmentation) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of a batch, and its parts as numbers."""
+        device, schedule = self.accelerator.device, self.schedule
+        images = augment(batch.images.to(device), augmentation, self._begin_batch())
+        embeddings = self.model(images)
+        cosine = (embeddings[batch.left.to(device)] * embeddings[batch.right.to(device)]).sum(1)
+        error = cosine_error(cosine, batch.target.to(device), even_bins=schedule.even_bins)
+        parts = {"loss": float(error.detach())}
+        if not schedule.contrast or batch.people is None:
+            return error, parts
+        apart = contrast(embeddings, batch.people.to(device), batch.group_size, batch.n_copies, schedule.temperature)
+        return error + schedule.contrast * apart, {**parts, "contrast": float(apart.detach())}
+
+    def check_finite(self, *figures: float) -> None:
+        """Raise if a figure is no number: what comes of such weights is worth nothing.
+
+        Of what is the same on every process, such as the norm of the gradient, and unlike the loss.
+        """
+        if not all(map(math.isfinite, figures)):
+            raise for_all(
+                self.accelerator,
+                f"training diverged at step {self.step}: the loss is no number. Start again in another folder with a "
+                f"--learning-rate below {self.schedule.learning_rate:g}",
+            )
+
+    def mean_losses(self) -> dict[str, float]:
+        """Return the means since the last look, and begin anew."""
+        means = {name: sum(p[name] for p in self.losses) / len(self.losses) for name in self.losses[0]}
+        self.losses = []
+        return means
 
     def after_update(self) -> None:
         """Count a step."""
@@ -241,7 +277,7 @@ class _State:
         self.accelerator.log(figures, step=self.step)
         if not self.accelerator.is_main_process:
             return
-        rate = self.scheduler.get_last_lr()[-1]
+        rate = self.scheduler.get_last_lr()[0]  # of the head, whose group comes first
         self.folder.log({"step": self.step, **figures, "learning_rate": rate, "is_best": is_best})
         self.folder.save_weights("last", self.averaged.state_dict(), figures)
         if is_best:
@@ -259,23 +295,33 @@ class _State:
                     "average": self._average.state_dict() if self._average is not None else {},
                     "optimizer": self.optimizer.state_dict(),
                     "scheduler": self.scheduler.state_dict(),
-                    "random": torch.get_rng_state(),
+                    "losses": self.losses,
                 }
             )
 
     def resume(self) -> None:
-        """Go on from the folder's state, if it has one."""
-        state = self.folder.read_state()
-        if state is None:
-            return
+        """Go on from the folder's state, if it has one; every process from the same."""
+        state = together(self.accelerator, self.folder.read_state)
+        if state is not None:
+            self._load(state)
+        steps = gather_object([self.step])
+        if len({*steps}) > 1:
+            raise for_all(
+                self.accelerator,
+                f"processes see other states of {self.folder.path}, at the steps {sorted({*steps})}: name a folder "
+                "that all machines share with --out",
+            )
+        if self.accelerator.is_main_process:
+            self.folder.cut_log(self.step)
+
+    def _load(self, state: dict[str, Any]) -> None:
         self.step, self.best, self.looks_since_best = state["step"], state["best"], state["looks_since_best"]
         self.accelerator.unwrap_model(self.model).load_state_dict(state["encoder"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        torch.set_rng_state(state["random"])
-        self.folder.cut_log(self.step)
+        self.losses = state.get("losses", [])
 
 
 def _decayed(groups: list[dict[str, Any]], weight_decay: float) -> list[dict[str, Any]]:

@@ -40,6 +40,7 @@ class Recipe:
         average: Decay of the average of the weights that is kept; 0: none.
         even_bins: Whether each tenth of the similarity counts the same in the loss.
         contrast: Weight of the contrastive part of the loss, where copies come in groups.
+        least_side: Fewest rows and columns of an image: the windows of SSIM need 7, the strides of ConvNeXt 32.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Recipe:
     average: float = 0.0
     even_bins: bool = False
     contrast: float = 0.0
+    least_side: int = 7
 
 
 RECIPES = {
@@ -70,11 +72,12 @@ RECIPES = {
         Recipe(
             "deepssim", "convnext-base", (136, 112), DEEPSSIM,
             epochs=40, batch_size=32, dropout=0.33, needs_imagenet=True, freezes_stem=True,
+            least_side=32,
         ),
         Recipe(
             "deepssim++", "convnext-tiny-gem", (136, 112), DEEPSSIM_PLUS,
             epochs=65, batch_size=64, decay=0.3, dropout=0.1, needs_imagenet=True, freezes_stem=True,
-            mixed_precision=True, even_bins=False,
+            mixed_precision=True, even_bins=False, least_side=32,
         ),
         Recipe(
             "lite", "lite", (136, 112), HARD,

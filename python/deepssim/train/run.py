@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,26 +14,28 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from deepssim.disk import locked
 from deepssim.errors import UsageError
-from deepssim.extras import require
 from deepssim.images import ImageOptions, list_images
 from deepssim.models.checkpoint import Description, build_encoder, load_encoder
 from deepssim.progress import Progress, Silent
 from deepssim.train.anchors import Anchors, read_anchors
+from deepssim.train.checks import check_options, check_people
 from deepssim.train.group_source import GroupSource
 from deepssim.train.groups import GROUP, GroupOptions
 from deepssim.train.loop import Schedule, Source, train_encoder
 from deepssim.train.pair_source import PairSource, PairValidation, read_pairs
 from deepssim.train.plots import plot_curves, plot_predictions
+from deepssim.train.processes import together
 from deepssim.train.recipes import Recipe, recipe_named
 from deepssim.train.run_folder import RunFolder
+from deepssim.train.trackers import start_trackers, trackers_of
 from deepssim.train.validation import RetrievalValidation
 
 __all__ = ["Result", "TrainOptions", "train"]
 
 DEVICES = ("auto", "cpu", "cuda")
-_STEP_MULTIPLE = 4 * GROUP
+GROUP_BY = "auto"
+VALID_PART = 0.15
 _LOOKS = 40
 
 
@@ -46,8 +50,8 @@ class TrainOptions:
         validation_images: Folder of real images of people who select the weights; None: a part of the people.
         out: Folder of the run.
         name: Of the metric.
-        group_by: Who is who, where partners are made; see `deepssim.images.ImageOptions`.
-        valid_part: Part of the people who select the weights, without `validation_images`.
+        group_by: Who is who, where partners are made; see `deepssim.images.ImageOptions`. None: `GROUP_BY`.
+        valid_part: Part of the people who select the weights, without `validation_images`. None: `VALID_PART`.
         size: Rows and columns that images are brought to.
         dim: Elements of an embedding.
         epochs: Passes over the pairs.
@@ -74,8 +78,8 @@ class TrainOptions:
     pairs: Path | None = None
     validation_images: Path | None = None
     name: str | None = None
-    group_by: str = "auto"
-    valid_part: float = 0.15
+    group_by: str | None = None
+    valid_part: float | None = None
     size: tuple[int, int] | None = None
     dim: int = 256
     epochs: int | None = None
@@ -110,51 +114,84 @@ class Result:
         folder: Holds ``best.safetensors``, ``last.safetensors``, ``metrics.jsonl``, ``curves.png``,
             ``predictions.png``.
         best: Figures of the best weights, with their step.
+        is_main_process: Whether this process wrote them: of several that train together one does.
     """
 
     folder: Path
     best: Mapping[str, float]
+    is_main_process: bool = True
 
 
 def train(options: TrainOptions, progress: Progress | None = None) -> Result:
     """Train an encoder, or go on with a run that was killed.
 
+    Several processes that `accelerate launch` or torchrun start train together. The main one writes and tells of
+    progress.
+
     Raises:
         UsageError: An option cannot be, or the folder holds another run.
         MetricError: Weights do not fit.
+        ElsewhereError: In another process than the main one, which says what is wrong.
     """
-    progress = progress or Silent()
     recipe = options.merged()
     accelerator = _accelerator(options, recipe)
-    described = _describe(options, recipe)
-    # Settings that change no result (where it runs, how often it saves) may differ when a run goes on.
-    free = {"out", "device", "workers", "save_every", "tensorboard", "wandb"}
-    asked = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items() if k not in free}
-    folder = RunFolder(options.out, described, asked)
-    with locked(folder.path):
-        return _train(options, recipe, folder, accelerator, progress)
+    if progress is None or not accelerator.is_main_process:
+        progress = Silent()
+    together(accelerator, lambda: check_options(options, recipe))
+    folder = RunFolder(options.out, _describe(options, recipe), _deciding(options))
+    with contextlib.ExitStack() as held:
+        together(accelerator, lambda: held.enter_context(folder.held()) if accelerator.is_main_process else None)
+        with _own_random_state():
+            return _train(options, recipe, folder, accelerator, progress)
 
 
 def _train(
     options: TrainOptions, recipe: Recipe, folder: RunFolder, accelerator: Accelerator, progress: Progress
 ) -> Result:
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)  # restored afterwards: initial weights and dropout
-        encoder = build_encoder(folder.description)
-        groups = _prepare(encoder, options, recipe)
-        seed = options.seed + 7_919 * accelerator.process_index
-        source, validation, n_steps = _data(options, recipe, seed, accelerator)
-        schedule = _schedule(options, recipe, n_steps)
-        best = train_encoder(
-            encoder, groups, source, validation, recipe.augmentation, schedule, folder, accelerator, progress,
-            options.seed,
-        )  # fmt: skip
-    accelerator.end_training()
+    seed = options.seed + 7_919 * accelerator.process_index
+    # Data before weights: what is wrong with a list should not be said after a download.
+    source, validation, n_steps = together(accelerator, lambda: _data(options, recipe, seed, accelerator))
+    torch.manual_seed(options.seed)
+    encoder = build_encoder(folder.description)
+    groups = together(accelerator, lambda: _prepare(encoder, options, recipe))
     if accelerator.is_main_process:
+        folder.begin()
+    start_trackers(accelerator, options)
+    best = train_encoder(
+        encoder, groups, source, validation, recipe.augmentation, _schedule(options, recipe, n_steps), folder,
+        accelerator, progress, options.seed,
+    )  # fmt: skip
+    is_main = accelerator.is_main_process
+    accelerator.end_training()
+    if is_main:
         plot_curves(folder.read_log(), folder.path / "curves.png")
         kept, _ = load_encoder(folder.path / "best.safetensors")
         plot_predictions(*validation.predictions(kept, torch.device("cpu")), folder.path / "predictions.png")
-    return Result(folder.path, best)
+    return Result(folder.path, best, is_main)
+
+
+@contextlib.contextmanager
+def _own_random_state() -> Iterator[None]:
+    """Give back torch's random state as it was: initial weights, dropout and the like are drawn from it."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        yield
+
+
+def _deciding(options: TrainOptions) -> dict[str, Any]:
+    """Return the settings that decide the result; where a run goes on, others may differ."""
+    free = {"out", "device", "workers", "save_every", "tensorboard", "wandb"}
+    asked = {name: value for name, value in asdict(options).items() if name not in free}
+    asked["group_by"] = options.group_by or GROUP_BY
+    asked["valid_part"] = VALID_PART if options.valid_part is None else options.valid_part
+    # A folder is the same one wherever the command is given.
+    asked = {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in asked.items()}
+    if options.pairs is not None:
+        try:
+            asked["pairs_sha256"] = hashlib.sha256(options.pairs.read_bytes()).hexdigest()
+        except OSError as error:
+            raise UsageError(f"{options.pairs} cannot be read: {error.strerror or error}") from error
+    return asked
 
 
 def _accelerator(options: TrainOptions, recipe: Recipe) -> Accelerator:
@@ -165,18 +202,10 @@ def _accelerator(options: TrainOptions, recipe: Recipe) -> Accelerator:
         raise UsageError("no CUDA device that this PyTorch can use; give --device cpu, or install a build for your GPU")
     on_cpu = options.device == "cpu" or not has_cuda
     precision = "bf16" if recipe.mixed_precision and not on_cpu else "no"
-    trackers = ["tensorboard"] * options.tensorboard + ["wandb"] * (options.wandb != "no")
-    for tracker in trackers:
-        require(tracker, "train" if tracker == "tensorboard" else "wandb")
-    accelerator = Accelerator(
+    return Accelerator(
         cpu=on_cpu, mixed_precision=precision, gradient_accumulation_steps=options.accumulate,
-        log_with=trackers or None, project_dir=str(options.out),
+        log_with=trackers_of(options) or None, project_dir=str(options.out),
     )  # fmt: skip
-    if trackers:
-        # Names alone: paths and images of patients stay here.
-        settings = {"recipe": recipe.name, "seed": options.seed}
-        accelerator.init_trackers("deepssim", settings, {"wandb": {"mode": options.wandb, "dir": str(options.out)}})
-    return accelerator
 
 
 def _describe(options: TrainOptions, recipe: Recipe) -> Description:
@@ -192,8 +221,6 @@ def _prepare(encoder: nn.Module, options: TrainOptions, recipe: Recipe) -> list[
     """Load and freeze what the recipe says; return the optimiser's groups."""
     weights = options.weights or ("imagenet" if recipe.needs_imagenet else "none")
     if not recipe.needs_imagenet:
-        if weights != "none":
-            raise UsageError(f"the recipe {recipe.name} starts from nothing: leave --weights out")
         encoder.to(memory_format=torch.channels_last)
         return [{"params": list(encoder.parameters()), "lr": recipe.learning_rate}]
     from deepssim.models.convnext import ConvNext, load_imagenet
@@ -212,17 +239,11 @@ def _data(
     """Return batches, the validation set, and updates in all."""
     if options.pairs is not None:
         lists = read_pairs(options.pairs, options.images)
-        if not recipe.epochs:
-            raise UsageError(f"the recipe {recipe.name} counts epochs of a list of pairs: give --epochs")
         per_epoch = max(1, len(lists["train"]) // (recipe.batch_size * accelerator.num_processes * options.accumulate))
         n_steps = recipe.epochs * per_epoch
         source = PairSource(lists["train"], recipe.size, recipe.batch_size, seed, n_steps * options.accumulate,
                             options.workers)  # fmt: skip
         return source, PairValidation(lists["valid"], recipe.size), n_steps
-    if not recipe.steps:
-        raise UsageError(f"the recipe {recipe.name} learns from a list of pairs: give --dataset-csv")
-    if recipe.batch_size % _STEP_MULTIPLE:
-        raise UsageError(f"batches of made partners are a multiple of {_STEP_MULTIPLE} images, not {recipe.batch_size}")
     training, selecting = _people(options, recipe.size)
     groups = GroupOptions(step_groups=recipe.batch_size // GROUP)
     groups = replace(groups, block_groups=groups.step_groups * max(1, groups.block_groups // groups.step_groups))
@@ -231,16 +252,20 @@ def _data(
 
 
 def _people(options: TrainOptions, size: tuple[int, int]) -> tuple[Anchors, Anchors]:
-    reading = ImageOptions(group_by=options.group_by)
+    reading = ImageOptions(group_by=options.group_by or GROUP_BY)
     anchors = read_anchors(list_images(options.images, reading), size)
     if options.validation_images is not None:
-        return anchors, read_anchors(list_images(options.validation_images, reading), size)
+        selecting = read_anchors(list_images(options.validation_images, reading), size)
+        check_people(anchors, selecting)
+        return anchors, selecting
     people = np.random.default_rng([options.seed, 10]).permutation(int(anchors.people.max()) + 1)
-    n_valid = round(options.valid_part * len(people))
+    part = VALID_PART if options.valid_part is None else options.valid_part
+    n_valid = round(part * len(people))
     if not 2 <= n_valid <= len(people) - 2:
         raise UsageError(
-            f"{options.valid_part:g} of {len(people)} people leave {n_valid} to select the weights and "
-            f"{len(people) - n_valid} to train on: two of each are needed at least"
+            f"{part:g} of {len(people)} people leave {n_valid} to select the weights and {len(people) - n_valid} to "
+            "train on, and two of each are needed at least: give another --valid-part, or other people with "
+            "--validation-images-dir"
         )
     is_valid = np.isin(anchors.people, people[:n_valid])
     return anchors.subset(~is_valid), anchors.subset(is_valid)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepssim.disk import make_private_folder, replacing, write_json
+from deepssim.disk import FILE_MODE, locked, make_private_folder, remove_leftovers, replacing, write_json
 from deepssim.errors import UsageError
 from deepssim.models.checkpoint import Description, save_encoder
 
@@ -23,29 +25,44 @@ _RUN = "run.json"
 
 
 class RunFolder:
-    """Files of a run.
+    """Files of a run. Several processes that train together read them; the main one alone writes.
 
     Args:
-        path: Made if it is not there.
+        path: Made by `held` if it is not there.
         description: Of the encoder.
         asked: Whatever decides the run's result: a folder made with other settings is refused.
-
-    Raises:
-        UsageError: The folder holds a run with other settings.
     """
 
     def __init__(self, path: Path, description: Description, asked: Mapping[str, Any]) -> None:
-        self.path, self.description = make_private_folder(path), description
-        wanted = json.loads(json.dumps({"encoder": asdict(description), "asked": dict(asked)}))
-        known = self._read_run()
-        if known is None:
-            write_json(self.path / _RUN, wanted)
-        elif known != wanted:
-            differing = sorted(k for k in {*known.get("asked", {}), *wanted["asked"]}
-                               if known.get("asked", {}).get(k) != wanted["asked"].get(k))  # fmt: skip
+        self.path, self.description = path, description
+        self._wanted = json.loads(json.dumps({"encoder": asdict(description), "asked": dict(asked)}))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            UsageError: Another process holds it, or it has a run with other settings.
+        """
+        with locked(make_private_folder(self.path)):
+            remove_leftovers(self.path)
+            self._check()
+            yield
+
+    def begin(self) -> None:
+        """Write what was asked, now that it can be done: a command that failed before must not bar its correction."""
+        write_json(self.path / _RUN, self._wanted)
+
+    def _check(self) -> None:
+        known, wanted = self._read_run(), self._wanted
+        if known is None or not ((self.path / _STATE).exists() or self.read_log()):
+            return  # there is nothing to go on from
+        before, now = known.get("asked", {}), wanted["asked"]
+        differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if differing or known.get("encoder") != wanted["encoder"]:
             raise UsageError(
-                f"{path} holds a run with other settings ({', '.join(differing) or 'another encoder'}): name another "
-                "folder, or give the same settings to go on with it"
+                f"{self.path} holds a run with other settings ({', '.join(differing) or 'another encoder'}): name "
+                "another folder, or give the same settings to go on with it"
             )
 
     def _read_run(self) -> dict[str, Any] | None:
@@ -54,13 +71,17 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise UsageError(f"{self.path / _RUN} cannot be read: {error}") from error
+            raise UsageError(
+                f"{self.path / _RUN} cannot be read ({error}): remove {self.path} to start again"
+            ) from error
         return value if isinstance(value, dict) else {}
 
     def log(self, figures: Mapping[str, Any]) -> None:
-        """Add a line to ``metrics.jsonl``."""
-        with (self.path / _LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(figures)) + "\n")
+        """Add a line to ``metrics.jsonl``; ValueError if a figure is no number."""
+        line = json.dumps(dict(figures), allow_nan=False)
+        private = os.open(self.path / _LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, FILE_MODE)
+        with os.fdopen(private, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
         """Return the lines of ``metrics.jsonl``; one that a kill cut short is left out."""
@@ -75,7 +96,10 @@ class RunFolder:
 
     def cut_log(self, step: int) -> None:
         """Drop lines after a step: they will be written again."""
-        kept = [line for line in self.read_log() if line["step"] <= step]
+        log = self.read_log()
+        kept = [line for line in log if line["step"] <= step]
+        if not log:
+            return
         with replacing(self.path / _LOG) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
@@ -100,7 +124,7 @@ class RunFolder:
             return None
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises types of its own
-            raise UsageError(f"{path} cannot be read ({error}): remove the folder to start again") from error
+        except Exception as error:  # torch raises types of its own, with advice to execute what is in the file
+            raise UsageError(f"{path} is damaged or no state of a run: remove {path.parent} to start again") from error
         assert isinstance(state, dict)
         return state
