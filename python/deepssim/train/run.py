@@ -141,7 +141,7 @@ def train(options: TrainOptions, progress: Progress | None = None) -> Result:
     folder = RunFolder(options.out, _describe(options, recipe), _deciding(options))
     with contextlib.ExitStack() as held:
         together(accelerator, lambda: held.enter_context(folder.held()) if accelerator.is_main_process else None)
-        with _own_random_state():
+        with _own_random_state(accelerator.device):
             return _train(options, recipe, folder, accelerator, progress)
 
 
@@ -171,10 +171,9 @@ def _train(
 
 
 @contextlib.contextmanager
-def _own_random_state() -> Iterator[None]:
+def _own_random_state(device: torch.device) -> Iterator[None]:
     """Give back torch's random state as it was: initial weights, dropout and the like are drawn from it."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng([device.index or 0] if device.type == "cuda" else []):
         yield
 
 
