@@ -90,9 +90,7 @@ def main() -> None:
             costs.append(f"| {metric.name} | {shown} | {len(store):,} | {cost:.2f} | {per_copy:.2f} |\n")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    write(
-        "\n| metric | views of real images | real images | ms to embed one | ms to make a copy and screen it |\n"
-    )
+    write("\n| metric | views of real images | real images | ms to embed one | ms to make a copy and screen it |\n")
     write("|---|---:|---:|---:|---:|\n" + "".join(costs))
 
 

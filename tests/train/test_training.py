@@ -354,7 +354,8 @@ def test_what_a_list_has_no_use_for_is_said(changes, message, tmp_path):
         ({"valid_part": 0.01}, "two of each .* --valid-part.* --validation-images-dir"),
         ({"validation_images": Path("other")}, "leave it or --validation-images-dir out"),
         ({"device": "tpu"}, "device"),
-        ({"weights": "imagenet"}, "starts from nothing"),
+        ({"weights": "imagenet"}, "no ImageNet weights"),
+        ({"recipe": "lite-refine"}, "goes on from an encoder: give --weights"),
     ],
 )
 def test_what_cannot_be_is_said(changes, message, people, tmp_path):
@@ -434,12 +435,15 @@ def test_the_help_shows_the_defaults_of_the_recipes():
     from deepssim.cli import train as command
 
     assert command.MOST_SEED == MOST_SEED
+    assert set(command.RECIPES) == set(recipes.RECIPES) - {"tiny", "tiny-pairs"}
     published = {name: recipes.RECIPES[name] for name in command.RECIPES}
     helps = {option.name: option.help for option in command.encoder.params}
     for name in ("batch_size", "learning_rate", "weight_decay", "dropout"):
-        base, better, lite = (getattr(recipe, name) for recipe in published.values())
-        shown = f"[default: {base:g}"
-        shown += f", deepssim++ {better:g}" * (better != base) + f", lite {lite:g}" * (lite != base) + "]"
+        base, better, lite, refined = (getattr(recipe, name) for recipe in published.values())
+        shown = (
+            f"[default: {base:g}" + f", deepssim++ {better:g}" * (better != base) + f", lite {lite:g}" * (lite != base)
+        )
+        shown += f", lite-refine {refined:g}" * (refined != lite) + "]"
         assert shown in helps[name], name
     assert "multiple of 20" in helps["batch_size"]
 
@@ -458,3 +462,16 @@ def test_a_damaged_checkpoint_is_named(people, tmp_path):
         load_encoder(path)
     with pytest.raises(MetricError, match="cannot be read"):
         load_encoder(tmp_path / "none.safetensors")
+
+
+def test_a_run_goes_on_from_the_weights_of_another(people, tmp_path):
+    first = train(options(people, tmp_path / "first", steps=2))
+    start = str(first.folder / "last.safetensors")
+    next_one = train(options(people, tmp_path / "next", steps=1, weights=start, learning_rate=1e-12))
+    before, after = (load_encoder(run.folder / "last.safetensors")[0] for run in (first, next_one))
+    for name, value in before.named_parameters():
+        torch.testing.assert_close(after.get_parameter(name), value, rtol=0, atol=1e-6)
+    with pytest.raises(MetricError, match="another network or size"):
+        train(options(people, tmp_path / "other", dim=8, weights=start))
+    with pytest.raises(UsageError, match="cannot be read"):
+        train(options(people, tmp_path / "none", weights=str(tmp_path / "no.safetensors")))

@@ -46,7 +46,7 @@ def test_an_encoder_that_diverged_finds_nothing(anchors):
 
 def test_images_are_kept_as_bytes_and_seen_as_before(anchors):
     made = RetrievalValidation.of(anchors, anchors, SIZE)
-    for images in (made.gallery, made.queries, made.views):
+    for images in (made.gallery, made.queries, made.graded):
         assert images.dtype == torch.uint8
         greys = torch.from_numpy(images.numpy().astype(np.float32) / np.float32(255))
         assert np.array_equal(embed(Flat(), images, CPU), embed(Flat(), greys, CPU))

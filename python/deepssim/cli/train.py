@@ -11,7 +11,7 @@ from deepssim.cli._options import Dimensions, echo_json, talk_options
 from deepssim.errors import UsageError
 
 # Of deepssim.train, which loads torch; the defaults below are its recipes' too.
-RECIPES = ("deepssim", "deepssim++", "lite")
+RECIPES = ("deepssim", "deepssim++", "lite", "lite-refine")
 MOST_SEED = 2**31 - 1
 
 
@@ -29,7 +29,8 @@ def command() -> None:
 @command.command("encoder")
 @click.option("--recipe", type=click.Choice(RECIPES), default="lite", show_default=True,
               help="deepssim and deepssim++: the published ones, from pairs and ImageNet weights. lite: a small "
-              "network, from nothing, on partners that are made of real images as it goes.")  # fmt: skip
+              "network, from nothing, on partners that are made of real images as it goes. lite-refine: goes on from "
+              "--weights of lite, most images as they lie.")  # fmt: skip
 @click.option("--dataset-images-dir", "images", required=True, type=click.Path(path_type=Path, exists=True),
               help="Folder of images: of the keys of the pairs, or real ones that partners are made of.")  # fmt: skip
 @click.option("--dataset-csv", "pairs", type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -48,16 +49,22 @@ def command() -> None:
 @click.option("--emb-dim", "dim", type=click.IntRange(1, 65536), default=256, show_default=True,
               help="Elements of an embedding.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the pairs.  [default: 40, deepssim++ 65]")
-@click.option("--steps", type=click.IntRange(1), help="Updates, where partners are made.  [default: 20,000]")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Updates, where partners are made.  [default: lite 20,000, lite-refine 3,000]",
+)
 @click.option("--batch-size", type=click.IntRange(1),
               help="Pairs of a step; of made partners, images of it, a multiple of 20.  [default: 32, deepssim++ 64, "
               "lite 80]")  # fmt: skip
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True),
-              help="Highest, of the head.  [default: 0.001, lite 0.003]")  # fmt: skip
+              help="Highest, of the head.  [default: 0.001, lite 0.003, lite-refine 0.001]")  # fmt: skip
 @click.option("--weight-decay", type=click.FloatRange(0), help="Of AdamW.  [default: 0.001, lite 0.02]")
 @click.option("--dropout-prob", "dropout", type=click.FloatRange(0, 1, max_open=True),
               help="In the head.  [default: 0.33, deepssim++ 0.1, lite 0]")  # fmt: skip
-@click.option("--weights", help="ImageNet weights of a published recipe: imagenet (downloaded), a file, none.")
+@click.option("--weights",
+              help="Where to start. Published recipes: imagenet (downloaded), a file of ImageNet weights, or none. "
+              "lite: an encoder to go on from, runs/NAME/last.safetensors.")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
               help="cuda is an error where there is none; several GPUs by accelerate launch.")  # fmt: skip
 @click.option("--use-gpu", is_flag=True, help="As --device auto: a GPU if there is one; not with --device cpu.")

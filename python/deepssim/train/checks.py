@@ -39,8 +39,10 @@ def check_options(options: TrainOptions, recipe: Recipe) -> None:
         raise UsageError(
             f"--size {height}x{width} is too small for the recipe {recipe.name}: {least}x{least} is the smallest"
         )
-    if not recipe.needs_imagenet and options.weights not in (None, "none"):
-        raise UsageError(f"the recipe {recipe.name} starts from nothing: leave --weights out")
+    if not recipe.needs_imagenet and options.weights == "imagenet":
+        raise UsageError(f"the recipe {recipe.name} has no ImageNet weights: leave --weights out, or name an encoder's")
+    if recipe.goes_on and options.weights in (None, "none"):
+        raise UsageError(f"the recipe {recipe.name} goes on from an encoder: give --weights runs/NAME/last.safetensors")
     if options.pairs is None:
         _check_made(options, recipe)
     else:

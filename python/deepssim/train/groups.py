@@ -8,6 +8,7 @@ making partners costs more than looking at them.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset
 
 from deepssim.image_ops import similarity_pairs
 from deepssim.partners import make_partner
+from deepssim.perturb import BUMP_COUNT
 from deepssim.train.anchors import Anchors
 
 __all__ = ["GROUP", "Block", "GroupOptions", "Groups", "Plan", "Step", "draw_step", "plan_step"]
@@ -36,11 +38,13 @@ class GroupOptions:
         block_groups: Groups of a block, a multiple of those of a step.
         step_groups: Groups of a step, a multiple of four.
         repeats: How often a block is gone through.
+        n_bumps: Smallest and largest number of local displacements of near and strongly changed copies.
     """
 
     block_groups: int = 256
     step_groups: int = 16
     repeats: int = 4
+    n_bumps: tuple[int, int] = BUMP_COUNT
 
     @property
     def block_steps(self) -> int:
@@ -133,14 +137,15 @@ class Groups(Dataset[Block]):
     def _group(self, i: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         anchor = self.anchors.images[i].astype(np.float32) / np.float32(255)
         other = self.anchors.neighbour(i, rng)
+        deformed = functools.partial(make_partner, anchor, "deformed", rng, n_bumps=self.options.n_bumps)
         made = [
             anchor,
             make_partner(anchor, "artefacts", rng).image,
-            make_partner(anchor, "deformed", rng, amplitude_px=_NEAR_PX).image,
-            make_partner(anchor, "deformed", rng, amplitude_px=_STRONG_PX).image,
+            deformed(amplitude_px=_NEAR_PX).image,
+            deformed(amplitude_px=_STRONG_PX).image,
         ]
         if other is None:
-            made.append(make_partner(anchor, "deformed", rng, amplitude_px=_NEAR_PX).image)
+            made.append(deformed(amplitude_px=_NEAR_PX).image)
         else:
             neighbour = self.anchors.images[other].astype(np.float32) / np.float32(255)
             made.append(make_partner(anchor, "same", rng, other=neighbour).image)

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from deepssim.errors import UsageError
+from deepssim.errors import MetricError, UsageError
 from deepssim.images import ImageOptions, list_images
 from deepssim.models.checkpoint import Description, build_encoder, load_encoder
 from deepssim.progress import Progress, Silent
@@ -60,7 +60,7 @@ class TrainOptions:
         learning_rate: See `Recipe`.
         weight_decay: See `Recipe`.
         dropout: See `Recipe`.
-        weights: ``"imagenet"``, ``"none"`` or a file of backbone weights.
+        weights: ``"imagenet"``, ``"none"`` or a file: of backbone weights, or of an encoder to go on from (`lite`).
         device: One of `DEVICES`.
         workers: Processes that read images or make partners.
         accumulate: Batches of an update.
@@ -186,11 +186,17 @@ def _deciding(options: TrainOptions) -> dict[str, Any]:
     # A folder is the same one wherever the command is given.
     asked = {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in asked.items()}
     if options.pairs is not None:
-        try:
-            asked["pairs_sha256"] = hashlib.sha256(options.pairs.read_bytes()).hexdigest()
-        except OSError as error:
-            raise UsageError(f"{options.pairs} cannot be read: {error.strerror or error}") from error
+        asked["pairs_sha256"] = _sha256(options.pairs)
+    if options.weights not in (None, "none", "imagenet"):
+        asked["weights"] = _sha256(Path(str(options.weights)))
     return asked
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _accelerator(options: TrainOptions, recipe: Recipe) -> Accelerator:
@@ -220,6 +226,8 @@ def _prepare(encoder: nn.Module, options: TrainOptions, recipe: Recipe) -> list[
     """Load and freeze what the recipe says; return the optimiser's groups."""
     weights = options.weights or ("imagenet" if recipe.needs_imagenet else "none")
     if not recipe.needs_imagenet:
+        if weights != "none":
+            _load(encoder, Path(weights))
         encoder.to(memory_format=torch.channels_last)
         return [{"params": list(encoder.parameters()), "lr": recipe.learning_rate}]
     from deepssim.models.convnext import ConvNext, load_imagenet
@@ -230,6 +238,15 @@ def _prepare(encoder: nn.Module, options: TrainOptions, recipe: Recipe) -> list[
         if recipe.freezes_stem:
             encoder.freeze_stem()
     return encoder.parameter_groups(recipe.learning_rate, recipe.decay)
+
+
+def _load(encoder: nn.Module, path: Path) -> None:
+    """Start from the weights of a checkpoint."""
+    state = load_encoder(path)[0].state_dict()
+    own = encoder.state_dict()
+    if {name: value.shape for name, value in state.items()} != {name: value.shape for name, value in own.items()}:
+        raise MetricError(f"{path} is an encoder of another network or size of embedding: it cannot be gone on from")
+    encoder.load_state_dict(state)
 
 
 def _data(
@@ -244,7 +261,7 @@ def _data(
                             options.workers)  # fmt: skip
         return source, PairValidation(lists["valid"], recipe.size), n_steps
     training, selecting = _people(options, recipe.size)
-    groups = GroupOptions(step_groups=recipe.batch_size // GROUP)
+    groups = GroupOptions(step_groups=recipe.batch_size // GROUP, n_bumps=recipe.n_bumps)
     groups = replace(groups, block_groups=groups.step_groups * max(1, groups.block_groups // groups.step_groups))
     made = GroupSource(training, groups, seed, recipe.steps * options.accumulate, options.workers)
     return made, RetrievalValidation.of(selecting, training, recipe.size, seed=options.seed), recipe.steps
