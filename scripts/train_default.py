@@ -30,7 +30,8 @@ from deepssim.export import export_encoder, sample_images
 from deepssim.gallery import GalleryViews
 from deepssim.images import list_images
 from deepssim.models.checkpoint import load_encoder
-from deepssim.train.run import TrainOptions, train
+from deepssim.train.options import TrainOptions
+from deepssim.train.run import train
 
 # Rows and columns that images are brought to.
 SIZES = {"brain": (136, 112), "chest": (128, 128)}

@@ -14,8 +14,9 @@ from deepssim.errors import UsageError
 from deepssim.train import loop, recipes, run
 from deepssim.train.augment import Augmentation
 from deepssim.train.groups import GroupOptions
+from deepssim.train.options import TrainOptions
 from deepssim.train.recipes import Recipe
-from deepssim.train.run import TrainOptions, train
+from deepssim.train.run import train
 from deepssim.train.validation import RetrievalValidation
 
 TINY = Recipe(

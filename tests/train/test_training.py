@@ -28,9 +28,10 @@ from deepssim.train import loop, recipes  # noqa: E402
 from deepssim.train.anchors import make_anchors  # noqa: E402
 from deepssim.train.augment import Augmentation  # noqa: E402
 from deepssim.train.checks import MOST_SEED  # noqa: E402
+from deepssim.train.options import TrainOptions  # noqa: E402
 from deepssim.train.pair_source import PairSource, PairValidation, read_pairs  # noqa: E402
 from deepssim.train.recipes import Recipe  # noqa: E402
-from deepssim.train.run import TrainOptions, train  # noqa: E402
+from deepssim.train.run import train  # noqa: E402
 from deepssim.train.trackers import private_settings, start_trackers  # noqa: E402
 from deepssim.train.validation import RetrievalValidation  # noqa: E402
 

@@ -97,8 +97,9 @@ def encoder(name: str, out: Path | None, use_gpu: bool, as_json: bool, quiet: bo
     if use_gpu and asked["device"] == "cpu":
         raise UsageError("--use-gpu and --device cpu contradict each other: give one of them")
     require_training()
+    from deepssim.train.options import TrainOptions
     from deepssim.train.processes import ElsewhereError
-    from deepssim.train.run import TrainOptions, train
+    from deepssim.train.run import train
 
     folder = out if out is not None else Path("runs") / name
     try:

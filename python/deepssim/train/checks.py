@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from deepssim.errors import UsageError
 from deepssim.images.text import some
 from deepssim.train.anchors import Anchors
 from deepssim.train.groups import GROUP
+from deepssim.train.options import TrainOptions
 from deepssim.train.recipes import Recipe
-
-if TYPE_CHECKING:
-    from deepssim.train.run import TrainOptions
 
 __all__ = ["MOST_SEED", "check_options", "check_people"]
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate import Accelerator
 
 from deepssim.errors import UsageError
 from deepssim.extras import require
-
-if TYPE_CHECKING:
-    from deepssim.train.run import TrainOptions
+from deepssim.train.options import TrainOptions
 
 __all__ = ["private_settings", "start_trackers", "trackers_of"]
 
