@@ -66,7 +66,7 @@ class MatchOptions:
     """
 
     k: int = 8
-    max_per_group: int = 2
+    max_per_group: int = 4
     max_listed: int = 64
     threads: int = 0
     memory_limit: int = 0

@@ -127,7 +127,7 @@ def test_an_onnx_file_without_metadata_is_no_bundle(tmp_path):
     (tmp_path / "noise.onnx").write_bytes(b"\x00\xff\x13" * 99)
     with pytest.raises(MetricError):
         load_metric(str(tmp_path / "noise.onnx"))
-    with pytest.raises(UsageError, match="installed: pixel"):
+    with pytest.raises(UsageError, match="installed: brain, chest, pixel"):
         load_metric("pixels")
 
 
