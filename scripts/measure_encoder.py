@@ -6,7 +6,7 @@
 base. Among how many nearest is the source of a copy? *Cosine*: real images and graded partners of them, from twins over
 local deformations to other people, the partners seen under each condition; the error of the cosine against the SSIM of
 the two before the view (z-scored, range of the real image), as many pairs in each tenth of the SSIM as there are, up to
-one level. Real images are embedded as a gallery, partners as they are.
+one level. Real images are embedded as they are and as a gallery, partners as they are.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def graded_pairs(
     more = np.stack([rng.integers(len(real), size=20_000), rng.integers(len(partners), size=20_000)], axis=1)
     pairs = np.concatenate([pairs, more])
     target = similarity_pairs("ssim", np.stack(real), np.stack(partners), pairs, data_range=None, with_z_score=True)
-    place = np.clip(np.floor(target * 10).astype(int), -10, 9)
+    place = tenth(target)
     kept = np.concatenate([rng.permutation(np.flatnonzero(place == b))[:PER_BIN] for b in np.unique(place)])
     return real, partners, pairs[kept], target[kept]
 
@@ -92,19 +92,28 @@ def cosine_error(metric: Metric, people: Collection, seed: int) -> None:
     """Print how far the cosine is from the SSIM, in all and by tenth."""
     real, partners, pairs, target = graded_pairs(people, seed)
     encoder = Encoder(metric, device="cpu")
-    place = np.floor(target * 10).astype(int)
+    place = tenth(target)
     bins = [b for b in np.unique(place) if (place == b).sum() >= PER_BIN // 10]
-    sys.stdout.write(f"\n{len(pairs):,} pairs\n\n| condition | mean absolute error, tenths counted alike | ")
-    sys.stdout.write("tenths of the SSIM: error (mean of cosine less SSIM) |\n|---|---|---|\n")
-    gallery = encoder.encode_gallery([encoder.prepare(image.astype(np.float32)) for image in real])
+    sys.stdout.write(f"\n{len(pairs):,} pairs, from {target.min():.2f}\n\n| partners | real images | ")
+    sys.stdout.write("mean absolute error, tenths counted alike: all / from 0 | tenths of the SSIM: error (mean of ")
+    sys.stdout.write("cosine less SSIM) |\n|---|---|---|---|\n")
+    prepared = [encoder.prepare(image.astype(np.float32)) for image in real]
     for condition in CONDITIONS:
         seen = encoder.encode([encoder.prepare(image) for image in seen_under(partners, condition, seed)])
-        error = np.einsum("ij,ij->i", gallery[pairs[:, 0]], seen[pairs[:, 1]]) - target
-        cells = ", ".join(
-            f"{b / 10:.1f}: {np.abs(error[place == b]).mean():.3f} ({error[place == b].mean():+.3f})" for b in bins
-        )
-        even = np.mean([np.abs(error[place == b]).mean() for b in bins])
-        sys.stdout.write(f"| {condition} | {even:.4f} | {cells} |\n")
+        for name, rows in (
+            ("as they are", encoder.encode(prepared)),
+            ("as a gallery", encoder.encode_gallery(prepared)),
+        ):
+            error = np.einsum("ij,ij->i", rows[pairs[:, 0]], seen[pairs[:, 1]]) - target
+            by_bin = {b: (np.abs(error[place == b]).mean(), error[place == b].mean()) for b in bins}
+            cells = ", ".join(f"{b / 10:.1f}: {size:.3f} ({bias:+.3f})" for b, (size, bias) in by_bin.items())
+            even, natural = (np.mean([by_bin[b][0] for b in bins if b >= least]) for least in (-10, 0))
+            sys.stdout.write(f"| {condition} | {name} | {even:.4f} / {natural:.4f} | {cells} |\n")
+
+
+def tenth(similarity: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the tenth of each similarity; 1 belongs to the last."""
+    return np.clip(np.floor(similarity * 10).astype(np.int64), -10, 9)
 
 
 def seen_under(images: list[Bytes], condition: ViewKind, seed: int) -> list[NDArray[np.float32]]:

@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstddef>
+#include <memory>
 #include <string>
 
 #include "arrays.hpp"
@@ -15,6 +17,25 @@ namespace deepssim::bindings {
 namespace py = pybind11;
 
 namespace {
+
+// Buffers of a thread's last call: mapping fresh pages for each pair took a fifth of the time. Those of large images
+// are not kept.
+constexpr std::size_t kMostKeptPixels = std::size_t{1} << 18;
+
+RegisteredSimilarity compare_on_thread(MatrixView a, MatrixView b, const Transform& transform, const std::string& isa,
+                                       const RegisteredMaps& maps) {
+    if (a.rows * a.cols > kMostKeptPixels) {
+        RegisteredWorkspace workspace(isa);
+        return compare_registered(a, b, transform, workspace, maps);
+    }
+    thread_local std::string level;
+    thread_local std::unique_ptr<RegisteredWorkspace> kept;
+    if (!kept || level != isa) {
+        kept = std::make_unique<RegisteredWorkspace>(isa);
+        level = isa;
+    }
+    return compare_registered(a, b, transform, *kept, maps);
+}
 
 py::tuple compare(const py::array& a, const py::array& b, const Numbers& numbers, bool with_maps,
                   const std::string& isa) {
@@ -30,8 +51,7 @@ py::tuple compare(const py::array& a, const py::array& b, const Numbers& numbers
     RegisteredSimilarity found;
     {
         const py::gil_scoped_release unlocked;  // borrowed inputs, outputs made here
-        RegisteredWorkspace workspace(isa);
-        found = compare_registered(first, second, transform, workspace, maps);
+        found = compare_on_thread(first, second, transform, isa, maps);
     }
     return py::make_tuple(found.ssim, found.contrast_structure, found.fsim, found.ncc, found.overlap, ssim, structure);
 }

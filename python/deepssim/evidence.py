@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,7 +199,7 @@ class Verifier:
                     moved = replace(
                         moved, shift_rows=moved.shift_rows * down, shift_columns=moved.shift_columns * right
                     )
-                    out[i, place] = (*astuple(evidence), similarity.ssim, similarity.fsim, *astuple(moved))
+                    out[i, place] = (*_statistics(evidence), similarity.ssim, similarity.fsim, *_numbers(moved))
 
     def _similarities(
         self,
@@ -218,6 +219,9 @@ class Verifier:
         return map_on_threads(compare, range(len(fixed)), self.threads)
 
 
+# As dataclasses.astuple, which copies each number deeply: a tenth of the time of verification.
+_statistics = attrgetter(*(field.name for field in fields(Evidence)))
+_numbers = attrgetter(*(field.name for field in fields(Transform)))
 _NOTHING = tuple(
     {"overlap": 0.0, "scale": 1.0}.get(name, -1.0 if name in _STATISTICS else 0.0) for name in EVIDENCE_FIELDS
 )
