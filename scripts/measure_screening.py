@@ -4,14 +4,14 @@
 
 Copies of real images are made and searched as each audit does in its own trial (`deepssim.trial`): exact and near ones,
 mirrored, turned by up to 30 degrees, shifted and zoomed by up to a tenth. The first table is the share of them whose
-source is a candidate. The second is what it costs on this machine: to embed a real image in its views, to find the
-candidates of a synthetic one (with the views of the metric, if it has any), to register and judge one candidate.
+source is a candidate. The second is what it costs on this machine: to embed a real image in its views, and to make a
+copy and find its candidates, with the views of the metric, if it has any. What a candidate costs to verify:
+scripts/measure_registration.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 import time
@@ -75,10 +75,9 @@ def main() -> None:
         if gallery is not None:
             metric = gallery_of(metric, gallery)
         encoder = Encoder(metric, device="cpu")
-        folder = Path(tempfile.mkdtemp(prefix="screening-"))
-        try:
+        with tempfile.TemporaryDirectory(prefix="screening-") as folder:
             began = time.perf_counter()
-            store = build_store(listing, encoder, folder / "real.store", with_working=True, as_gallery=True)
+            store = build_store(listing, encoder, Path(folder) / "real.store", with_working=True, as_gallery=True)
             cost = 1e3 * (time.perf_counter() - began) / len(store)
             shown = len(metric.gallery) if metric.gallery is not None else 1
             for k, cap in product(options.k, options.max_per_group):
@@ -88,8 +87,6 @@ def main() -> None:
                 write(f"| {metric.name} | {shown} | {k} | {cap or 'any'} | {cells} |\n")
                 sys.stdout.flush()
             costs.append(f"| {metric.name} | {shown} | {len(store):,} | {cost:.2f} | {per_copy:.2f} |\n")
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
     write("\n| metric | views of real images | real images | ms to embed one | ms to make a copy and screen it |\n")
     write("|---|---:|---:|---:|---:|\n" + "".join(costs))
 

@@ -17,7 +17,7 @@ from deepssim.phantom import make_cohort  # noqa: E402
 from deepssim.train import anchors as room  # noqa: E402
 from deepssim.train.anchors import make_anchors, read_anchors  # noqa: E402
 from deepssim.train.group_source import GroupSource  # noqa: E402
-from deepssim.train.groups import GROUP, GroupOptions, Groups, draw_step  # noqa: E402
+from deepssim.train.groups import GROUP, GroupOptions, Groups, plan_step  # noqa: E402
 
 SIZE = (34, 28)
 OPTIONS = GroupOptions(block_groups=16, step_groups=4, repeats=2)
@@ -78,7 +78,7 @@ def test_a_group_is_its_anchor_with_graded_changes(anchors):
 
 def test_steps_of_a_pass_take_every_group_once_with_the_ssim_of_pairs(anchors):
     block = Groups(anchors, OPTIONS, seed=0, n_blocks=1)[0]
-    steps = [draw_step(block, OPTIONS, 0, 0, step) for step in range(OPTIONS.block_steps)]
+    steps = [plan_step(block, OPTIONS, 0, 0, step).of(block) for step in range(OPTIONS.block_steps)]
     assert OPTIONS.block_steps == 8
     for part in (steps[:4], steps[4:]):
         images = np.concatenate([step.images for step in part])
@@ -93,7 +93,8 @@ def test_steps_of_a_pass_take_every_group_once_with_the_ssim_of_pairs(anchors):
 
 def test_pairs_of_a_step_are_all_that_look_alike_and_as_many_others(anchors):
     options = GroupOptions(block_groups=16, step_groups=8, repeats=1)
-    step = draw_step(Groups(anchors, options, seed=0, n_blocks=1)[0], options, 0, 0, 0)
+    block = Groups(anchors, options, seed=0, n_blocks=1)[0]
+    step = plan_step(block, options, 0, 0, 0).of(block)
     cluster = step.pairs // (4 * GROUP)
     is_alike = cluster[:, 0] == cluster[:, 1]
     assert is_alike.sum() == 2 * 20 * 19 // 2 == (~is_alike).sum()
@@ -112,7 +113,8 @@ def test_a_source_goes_on_from_any_step_and_ends_at_its_last(workers, anchors):
             assert len(batches) == n_steps - first
             for place, batch in enumerate(batches[:4], first):
                 number, step = divmod(place, OPTIONS.block_steps)
-                expected = draw_step(groups[number], OPTIONS, 5, number, step)
+                block = groups[number]
+                expected = plan_step(block, OPTIONS, 5, number, step).of(block)
                 assert np.array_equal(np.rint(batch.images[:, 0].numpy() * 255), expected.images)
                 assert np.array_equal(torch.stack([batch.left, batch.right], 1).numpy(), expected.pairs)
                 assert np.array_equal(batch.target.numpy(), expected.similarity)

@@ -20,7 +20,7 @@ from deepssim.partners import make_partner
 from deepssim.perturb import BUMP_COUNT
 from deepssim.train.anchors import Anchors
 
-__all__ = ["GROUP", "Block", "GroupOptions", "Groups", "Plan", "Step", "draw_step", "plan_step"]
+__all__ = ["GROUP", "Block", "GroupOptions", "Groups", "Plan", "Step", "plan_step"]
 
 # Images of a group: anchor, exact, near, strong, and another image of the person (or a second near copy).
 GROUP = 5
@@ -150,11 +150,6 @@ class Groups(Dataset[Block]):
             neighbour = self.anchors.images[other].astype(np.float32) / np.float32(255)
             made.append(make_partner(anchor, "same", rng, other=neighbour).image)
         return np.stack([np.rint(image * 255).astype(np.uint8) for image in made])
-
-
-def draw_step(block: Block, options: GroupOptions, seed: int, number: int, step: int) -> Step:
-    """Take the images of one step of a block, with pairs of them; see `plan_step`."""
-    return plan_step(block, options, seed, number, step).of(block)
 
 
 def plan_step(block: Block, options: GroupOptions, seed: int, number: int, step: int, *, threads: int = 0) -> Plan:
