@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,19 @@ def test_every_command_has_help_with_an_example_or_a_paragraph(name):
     assert result.exit_code == 0
     assert len(result.output) > 200
     assert "\\b" not in result.output
+
+
+@pytest.mark.parametrize("name", ["audit", "score"])
+def test_the_options_of_a_search_have_the_defaults_of_the_library(name):
+    from deepssim.matching import MatchOptions
+
+    command = cli.get_command(None, name)
+    shown = {parameter.name: parameter.default for parameter in command.params}
+    wanted = asdict(MatchOptions())
+    assert {n: shown[n] for n in shown if n in wanted and n != "views"} == {
+        n: wanted[n] for n in shown if n in wanted and n != "views"
+    }
+    assert {"k", "max_per_group", "max_listed", "memory_limit", "seed", "threads"} <= shown.keys() & wanted.keys()
 
 
 def test_words_of_options_may_be_joined_by_underscores(deepssim, cohort, tmp_path):

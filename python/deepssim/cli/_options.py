@@ -157,7 +157,7 @@ def match_options(function: F) -> F:
             click.option(
                 "--max-per-group",
                 type=click.IntRange(0),
-                default=2,
+                default=4,
                 show_default=True,
                 metavar="M",
                 help="At most M images of one patient among the k nearest; 0: no cap.",
