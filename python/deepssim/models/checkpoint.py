@@ -57,6 +57,10 @@ class Description:
         width: Their columns.
         name: Short name of the metric that it makes.
         training: How it was trained: whatever a reader should know, JSON.
+        similarity: Of two embeddings: one of `deepssim.metric.SIMILARITIES`.
+        intensity: What its graph does to grey values, in a word.
+        resize: How images of another size are brought to this one: one of `deepssim.input_rule.RESIZES`.
+        grey: What is done to grey values before that: one of `deepssim.input_rule.GREYS`.
 
     Raises:
         ValueError: A field is of another type, or no size of an image.
@@ -68,12 +72,17 @@ class Description:
     width: int
     name: str = "encoder"
     training: dict[str, Any] = field(default_factory=dict)
+    similarity: str = "cosine"
+    intensity: str = "z-score"
+    resize: str = "area"
+    grey: str = "raw"
 
     def __post_init__(self) -> None:
         """Check the fields, since they may come from somebody's file."""
         for key, kind, words in (
             ("architecture", str, "a name"), ("arguments", dict, "a table"), ("name", str, "a name"),
-            ("training", dict, "a table"),
+            ("training", dict, "a table"), ("similarity", str, "a name"), ("intensity", str, "a name"),
+            ("resize", str, "a name"), ("grey", str, "a name"),
         ):  # fmt: skip
             if not isinstance(getattr(self, key), kind):
                 raise ValueError(f"its {key} is {_shown(getattr(self, key))}, not {words}")
