@@ -10,6 +10,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,9 @@ import numpy as np
 from deepssim.errors import MetricError, UsageError
 
 FORMAT = "deepssim-calibration"
-VERSION = 1
+VERSION = 2
+# A file of version 1 has neither a curve nor an interval, and its near threshold is always the lower one.
+READABLE = (1, 2)
 SUFFIX = ".calibration.json"
 LABELS = ("unrelated", "near", "exact")
 STAGES = ("embedding", "verified")
@@ -54,12 +57,44 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """What each near threshold would do to the images that a calibration was made from.
+
+    Attributes:
+        cuts: ``(n,)`` rising thresholds, in units of the metric's score (of S1 where pairs are verified).
+        unrelated: ``(n,)`` share of unrelated images whose nearest score reaches each; None: there were none.
+        copies: ``(n,)`` share of copies that do, likewise.
+
+    Example:
+        >>> Curve((0.5, 0.7), unrelated=(0.2, 0.01)).unrelated
+        (0.2, 0.01)
+    """
+
+    cuts: tuple[float, ...]
+    unrelated: tuple[float, ...] | None = None
+    copies: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("cuts", "unrelated", "copies"):
+            values = getattr(self, name)
+            if values is None and name != "cuts":
+                continue
+            numbers = tuple(float(value) for value in values)
+            if len(numbers) != len(self.cuts) or not all(math.isfinite(value) for value in numbers):
+                raise MetricError(f"a curve has one finite number of {name} for each of its {len(self.cuts)} cuts")
+            object.__setattr__(self, name, numbers)
+        if any(a >= b for a, b in pairwise(self.cuts)):
+            raise MetricError("the cuts of a curve must rise")
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """The thresholds of a metric and their evidence.
 
     Attributes:
         metric: Name of the metric that they are for.
-        near: From here on a pair is a near copy; of S1 where the stage is ``"verified"``.
+        near: From here on a pair is a near copy; of S1 where the stage is ``"verified"``. Where it is the exact one
+            too, no pair is ever near.
         exact: From here on a pair is an exact copy; of S2, and of near copies only, where the stage is
             ``"verified"`` (see `deepssim.evidence`).
         source: Where the thresholds come from, in a few words.
@@ -70,6 +105,8 @@ class Calibration:
         how: How they were found, in a sentence or two.
         views: How synthetic images were seen: ``"none"``, ``"flips"`` or ``"bank"`` (`deepssim.screening`); the
             nearest of more views scores higher. None: not said.
+        false_positive_interval: 95 % interval of `false_positive_rate`, low and high.
+        curve: What other near thresholds would have done.
     """
 
     metric: str
@@ -82,12 +119,16 @@ class Calibration:
     false_positive_rate: float | None = None
     how: str = ""
     views: str | None = None
+    false_positive_interval: tuple[float, float] | None = None
+    curve: Curve | None = None
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
             raise MetricError(f"a calibration is of the stage {' or '.join(STAGES)}, not {self.stage!r}")
-        if self.stage == "embedding" and self.near.cut() >= self.exact.cut():
-            raise UsageError(f"the near threshold ({self.near.value}) must be below the exact one ({self.exact.value})")
+        if self.stage == "embedding" and self.near.cut() > self.exact.cut():
+            raise UsageError(
+                f"the near threshold ({self.near.value}) must not lie over the exact one ({self.exact.value})"
+            )
 
     def cuts(self) -> tuple[float, float]:
         """Return the float32 scores from which on a pair is near and exact."""
@@ -106,14 +147,18 @@ class Calibration:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what `run.json` and `summary.json` say of the thresholds."""
+        """Return what `run.json` and `summary.json` say of the thresholds; the curve stays in the file."""
         value = asdict(self)
-        value.pop("metric")
+        for name in ("metric", "curve"):
+            value.pop(name)
         return value
 
     def write(self, path: Path) -> None:
-        """Write as a calibration file."""
+        """Write as a calibration file; nothing is said of a curve or an interval where there is none."""
         value = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        for name in ("false_positive_interval", "curve"):
+            if value[name] is None:
+                value.pop(name)
         path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -125,12 +170,19 @@ class Calibration:
         """
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-            if value.pop("format") != FORMAT or value.pop("version") != VERSION:
+            if value.pop("format") != FORMAT or value.pop("version") not in READABLE:
                 raise ValueError("another format or version")
             near, exact = Threshold(**value.pop("near")), Threshold(**value.pop("exact"))
+            if value.get("curve") is not None:
+                value["curve"] = Curve(**value["curve"])
+            if value.get("false_positive_interval") is not None:
+                low, high = value["false_positive_interval"]
+                value["false_positive_interval"] = float(low), float(high)
             return cls(near=near, exact=exact, **value)
         except FileNotFoundError:
             raise MetricError(f"the calibration {path} is missing") from None
+        except (MetricError, UsageError) as error:
+            raise MetricError(f"{path}: {error}") from error
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise MetricError(f"{path} is not a calibration of this version: {error}") from error
 

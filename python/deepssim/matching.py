@@ -221,6 +221,11 @@ class Matcher:
         return max(1, self.options.k)
 
     @property
+    def _thresholds(self) -> tuple[float, ...]:
+        """What a search by score counts: a metric with one threshold never says near."""
+        return self.cuts if self.cuts[0] < self.cuts[1] else self.cuts[:1]
+
+    @property
     def _queries_of_a_row(self) -> int:
         return len(self.screen.grid) if self.screen else 1
 
@@ -336,7 +341,7 @@ class Matcher:
             self.k,
             subjects,
             max_per_group=options.max_per_group,
-            thresholds=self.cuts if by_score else (),
+            thresholds=self._thresholds if by_score else (),
             max_listed=options.max_listed if by_score else 0,
             first_query=first_row,
         )
@@ -392,7 +397,8 @@ def _judge_by_score(
         levels_by_score(listed_scores, cuts),
         np.zeros((len(queries), 0), np.float32),
         found.tallied.rows,
-        found.tallied.counts,
+        # Of one threshold there is one count: whatever passes is exact.
+        np.broadcast_to(found.tallied.counts, (len(found.tallied.rows), 2)),
         found.tallied.scores,
         found.tallied.queries,
         values,

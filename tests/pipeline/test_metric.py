@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepssim.calibration import Calibration, Threshold, parse_thresholds
+from deepssim.calibration import Calibration, Curve, Threshold, parse_thresholds
 from deepssim.embed import Encoder
 from deepssim.errors import MetricError, UsageError
 from deepssim.image_ops import resize_area
@@ -202,3 +202,34 @@ def test_an_embedding_does_not_depend_on_how_many_threads_there_are():
 def test_an_unknown_device_is_refused():
     with pytest.raises(UsageError, match="unknown device 'gpu': auto, cpu, cuda"):
         Encoder(load_metric("pixel"), device="gpu")
+
+
+def test_files_of_the_first_version_are_read_and_curves_survive(tmp_path):
+    old = {
+        "format": "deepssim-calibration", "version": 1, "metric": "x", "near": {"value": 0.5, "comparison": ">"},
+        "exact": {"value": 0.8, "comparison": ">="}, "source": "a study", "stage": "embedding", "domain": "",
+        "base_size": 10, "false_positive_rate": None, "how": "", "views": None,
+    }  # fmt: skip
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    read = Calibration.read(path)
+    assert (read.cuts()[1], read.curve, read.false_positive_interval) == (np.float32(0.8), None, None)
+    curve = Curve((0.1, 0.2), unrelated=(0.5, 0.0))
+    new = replace(read, curve=curve, false_positive_interval=(0.0, 0.02))
+    new.write(path)
+    assert Calibration.read(path) == new
+    assert "curve" not in new.as_dict()
+    for wrong in ({"cuts": [0.2, 0.1]}, {"cuts": [0.1], "copies": [0.1, 0.2]}, {"cuts": [0.1], "copies": ["a"]}, [1]):
+        path.write_text(json.dumps({**old, "version": 2, "curve": wrong}))
+        with pytest.raises(MetricError, match=r"old\.json"):
+            Calibration.read(path)
+    path.write_text(json.dumps({**old, "version": 3}))
+    with pytest.raises(MetricError, match="version"):
+        Calibration.read(path)
+
+
+def test_one_threshold_is_legal_and_near_may_not_lie_over_exact():
+    one = Calibration("dar", Threshold(0.8030425, ">"), Threshold(0.8030425, ">"), source="")
+    assert one.cuts()[0] == one.cuts()[1]
+    with pytest.raises(UsageError, match="must not lie over"):
+        Calibration("x", Threshold(0.5, ">"), Threshold(0.5, ">="), source="")

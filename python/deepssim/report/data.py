@@ -60,6 +60,7 @@ class Thresholds:
     base_size: int | None
     how: str | None
     false_positive_rate: float | None
+    false_positive_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +246,7 @@ def _thresholds(fields: Fields) -> Thresholds:
         base_size=fields.count_or_none("base_size"),
         how=fields.text_or_none("how"),
         false_positive_rate=fields.number_or_none("false_positive_rate", 0, 1),
+        false_positive_interval=fields.bounds("false_positive_interval"),
     )
 
 

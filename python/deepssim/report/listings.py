@@ -173,7 +173,6 @@ def _loose(title: str, items: list[tuple[str, object]], names: Names, *, is_free
 def provenance(summary: Summary, run: Run, names: Names) -> tuple[Facts, ...]:
     """Return where the result comes from: metric, thresholds, inputs, run, versions, machine, options."""
     metric, limits = summary.metric, summary.thresholds
-    rate = limits.false_positive_rate
     blocks = [
         _facts("Metric, of the screening" if summary.is_verified else "Metric", [
             ("name", names.free(metric.name), False),
@@ -189,7 +188,7 @@ def provenance(summary: Summary, run: Run, names: Names) -> tuple[Facts, ...]:
             ("candidates", _candidates(summary), False),
             ("found on", limits.domain and names.free(limits.domain), False),
             ("base size", None if limits.base_size is None else text.plural(limits.base_size, "image"), False),
-            ("false alarms", None if rate is None else text.percent(rate, text.percent_digits([rate])), False),
+            ("false alarms", _false_alarms(summary), False),
             ("how", limits.how and text.prose(names.free(limits.how)), False),
         ]),
     ]  # fmt: skip
@@ -206,6 +205,15 @@ def provenance(summary: Summary, run: Run, names: Names) -> tuple[Facts, ...]:
     )  # fmt: skip
     blocks += [_loose(title, items, names, is_free=is_free) for title, items, is_free in loose if items]
     return tuple(blocks)
+
+
+def _false_alarms(summary: Summary) -> str | None:
+    rate, bounds = summary.thresholds.false_positive_rate, summary.thresholds.false_positive_interval
+    if rate is None:
+        return None
+    digits = text.percent_digits([rate, *(bounds or ())])
+    shown = text.percent(rate, digits)
+    return shown if bounds is None else f"{shown} (95 % interval {text.interval(bounds, digits)})"
 
 
 def _candidates(summary: Summary) -> str | None:

@@ -309,9 +309,10 @@ def _marks(summary: Summary) -> list[figures.Mark]:
     thresholds = summary.thresholds
     if summary.is_verified:
         return [figures.Mark(thresholds.near.value, f"near or exact: {condition(summary, 'near')}", "near")]
+    both = (("near", thresholds.near), ("exact", thresholds.exact))
     marks = [
         figures.Mark(one.value, f"{label} {condition(summary, label)}", label)
-        for label, one in (("near", thresholds.near), ("exact", thresholds.exact))
+        for label, one in (both if thresholds.near.value != thresholds.exact.value else both[1:])
     ]
     return sorted(marks, key=lambda mark: mark.value)
 

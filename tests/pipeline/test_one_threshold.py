@@ -1,0 +1,49 @@
+"""A metric with one threshold calls a pair exact or unrelated, never near."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from deepssim.audit import AuditOptions, audit
+from deepssim.calibration import Calibration, Threshold
+from deepssim.images import ImageOptions
+from deepssim.matching import MatchOptions
+from deepssim.report import write_report
+
+
+@pytest.mark.parametrize("views", ["none", "bank"])
+def test_an_audit_with_one_threshold_lists_what_two_would_and_calls_all_of_it_exact(cohort, tmp_path, views):
+    def run(name: str, near: Threshold, exact: Threshold) -> tuple[dict, list[dict], list[dict], list[dict]]:
+        calibration = Calibration("pixel", near, exact, source="a study", how="told here", views=None)
+        options = AuditOptions(
+            metric="pixel",
+            calibration=calibration,
+            verify=False,
+            images=ImageOptions(group_by="parent"),
+            match=MatchOptions(views=views),
+        )
+        out = tmp_path / name
+        audit(cohort.real, cohort.synthetic, out, holdout=cohort.holdout, options=options)
+        tables = (pq.read_table(out / f"{t}.parquet").to_pylist() for t in ("leaks", "real_images", "matches"))
+        return json.loads((out / "summary.json").read_text()), *tables
+
+    cut = Threshold(0.765, ">")
+    two, two_leaks, two_images, two_matches = run("two", cut, Threshold(0.999, ">"))
+    one, one_leaks, one_images, one_matches = run("one", cut, cut)
+    assert [{**row, "label": ""} for row in one_leaks] == [{**row, "label": ""} for row in two_leaks]
+    assert {row["label"] for row in one_leaks} == {"exact"}
+    assert {row["label"] for row in one_matches} == {"exact", "unrelated"}
+    assert {row["label"] for row in two_leaks} == {"exact", "near"}
+    assert len(one_matches) == len(two_matches)
+    counted = {row["real_id"]: (row["n_exact"], row["n_near"]) for row in one_images}
+    assert counted == {row["real_id"]: (row["n_exact"] + row["n_near"], 0) for row in two_images}
+    assert one["synthetic_flagged"]["near"] == 0
+    assert one["synthetic_flagged"]["exact"] == two["synthetic_flagged"]["flagged"]
+    assert one["pairs_over_threshold"]["near"] == 0
+    assert one["control"]["holdout"]["flagged"] == two["control"]["holdout"]["flagged"]
+    page = write_report(tmp_path / "one").read_text()
+    assert "told here" in page
+    assert "a study" in page
