@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["GeM", "ZScore", "unit_rows"]
+__all__ = ["GeM", "MinMax", "ZScore", "unit_rows"]
 
 # Of an embedding before it is normalised: below this there is no direction.
 _LEAST_NORM = 1e-12
@@ -23,6 +23,15 @@ class ZScore(nn.Module):
         centred = unit - unit.mean((1, 2, 3), keepdim=True)
         deviation = centred.square().mean((1, 2, 3), keepdim=True).sqrt()
         return centred / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+
+
+class MinMax(nn.Module):
+    """Grey values less their minimum over their range, of each image; a constant image becomes zero."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scale images ``(n, 1, height, width)`` to [0, 1]."""
+        low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+        return (images - low) / torch.where(high > low, high - low, torch.ones_like(high))
 
 
 class GeM(nn.Module):

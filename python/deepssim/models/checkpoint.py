@@ -24,6 +24,7 @@ from deepssim.errors import MetricError
 __all__ = [
     "ARCHITECTURES",
     "MAX_DIM",
+    "METADATA_KEY",
     "Description",
     "build_encoder",
     "load_encoder",
@@ -37,6 +38,7 @@ METADATA_KEY = "deepssim.encoder"
 ARCHITECTURES = {
     "convnext-base": ("deepssim.models.convnext", "ConvNextBase"),
     "convnext-tiny-gem": ("deepssim.models.convnext", "ConvNextTinyGeM"),
+    "dar": ("deepssim.models.dar", "Dar"),
     "lite": ("deepssim.models.lite", "Lite"),
 }
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from deepssim.errors import UsageError
 from deepssim.models.blocks import GeM, ZScore, unit_rows
 from deepssim.models.checkpoint import load_weights
+from deepssim.models.pretrained import download_weights, read_weights
 
 __all__ = ["ConvNext", "ConvNextBase", "ConvNextTinyGeM", "load_imagenet"]
 
@@ -154,7 +154,7 @@ def load_imagenet(encoder: ConvNext, weights: str) -> None:
         UsageError: They cannot be downloaded, or the file cannot be read.
         MetricError: The file holds other weights.
     """
-    state = _downloaded(encoder) if weights == "imagenet" else _read(Path(weights))
+    state = download_weights(encoder.imagenet) if weights == "imagenet" else read_weights(Path(weights))
     prefix = "features."
     ours = {
         name.removeprefix(prefix): tensor
@@ -162,35 +162,3 @@ def load_imagenet(encoder: ConvNext, weights: str) -> None:
         if name.startswith(prefix) and isinstance(tensor, Tensor)
     }
     load_weights(encoder.feature_extractor, ours, weights, f"the backbone of {type(encoder).__name__}")
-
-
-def _downloaded(encoder: ConvNext) -> dict[str, Tensor]:
-    try:
-        state = encoder.imagenet.get_state_dict(progress=False, check_hash=True)
-    except Exception as error:  # the downloader raises types of its own
-        raise UsageError(
-            f"the ImageNet weights cannot be downloaded ({error}): give a file of them with --weights PATH "
-            f"({encoder.imagenet.url}), or --weights none to start from nothing"
-        ) from error
-    assert isinstance(state, dict)
-    return state
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read as weights: {error.strerror or 'it cannot be opened'}") from error
-    except Exception as error:  # both readers raise types of their own
-        # Without their words: torch's advise to let the file execute what it holds.
-        raise UsageError(
-            f"{path} cannot be read as weights: it is damaged, or holds something else than tensors; give "
-            "torchvision's weights, a .pth or .safetensors file"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise UsageError(f"{path} holds no state dict: give torchvision's weights, a .pth or .safetensors file")
-    return state
