@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
-from deepssim.image_ops import resize_area
 from deepssim.metric import Metric
 from deepssim.search import usable_processors
 
@@ -191,11 +190,8 @@ class Encoder:
         self._output: str = outputs[0].name
 
     def prepare(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring an image ``(height, width)`` to the input's size by area averaging."""
-        metric = self.metric
-        if pixels.shape == (metric.height, metric.width):
-            return pixels
-        return resize_area(pixels, metric.height, metric.width)
+        """Bring an image ``(height, width)`` to what the graph takes, by the metric's rule (`deepssim.input_rule`)."""
+        return self.metric.input.apply(pixels)
 
     def encode(self, prepared: Sequence[NDArray[np.float32]], *, threads: int | None = None) -> NDArray[np.float32]:
         """Embed images of the input's size.

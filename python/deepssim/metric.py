@@ -2,14 +2,18 @@
 
 The graph takes raw float32 grey images ``(n, 1, height, width)`` and returns ``(n, dim)`` embeddings of
 unit norm; intensity rule, network, centring and normalisation are inside. The metadata entry
-``deepssim.metric`` (JSON) names size, host-side resize, similarity, provenance and licence. The bundle's
-hash is the SHA-256 of the file, so it covers graph, weights and preprocessing.
+``deepssim.metric`` (JSON) names what happens to an image before (`deepssim.input_rule`), similarity, provenance and
+licence. The bundle's hash is the SHA-256 of the file, so it covers graph, weights and preprocessing.
+
+A score is the inner product of two embeddings, whatever the similarity: a correlation is that of rows which the graph
+has centred, and an L2 distance of unit rows is ``sqrt(2 - 2 s)``, by which it is shown and told.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,11 +23,25 @@ from deepssim.calibration import Calibration
 from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
 from deepssim.gallery import GalleryViews
+from deepssim.input_rule import InputRule
+
+__all__ = [
+    "ALLOWED_DOMAINS",
+    "DEFAULT_METRIC",
+    "MAX_BUNDLE_BYTES",
+    "METADATA_KEY",
+    "SIMILARITIES",
+    "Metric",
+    "installed_metrics",
+    "l2_distance",
+    "l2_score",
+    "load_metric",
+    "refuse_unsafe",
+]
 
 METADATA_KEY = "deepssim.metric"
 DEFAULT_METRIC = "pixel"
-SIMILARITIES = ("cosine",)
-RESIZES = ("area",)
+SIMILARITIES = ("cosine", "correlation", "l2")
 # Operators of these domains run in every build of ONNX Runtime; custom ones load code.
 ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 MAX_BUNDLE_BYTES = 2**31 - 1
@@ -37,11 +55,11 @@ class Metric:
         name: Short name, for example ``"pixel"``.
         path: The ``.onnx`` file.
         hash: SHA-256 of the file, hexadecimal.
-        height: Rows of the input, in pixels.
-        width: Columns of the input, in pixels.
+        input: What happens to an image before the graph.
         dim: Elements of an embedding.
-        similarity: ``"cosine"``: the inner product of two embeddings.
-        resize: How an image of another size is brought to the input's: ``"area"``.
+        similarity: ``"cosine"``, ``"correlation"`` (the graph subtracts the mean of each row) or ``"l2"`` (shown as a
+            distance); the score is the inner product of two embeddings in each.
+        intensity: What the graph does to grey values, in a word.
         description: One sentence.
         provenance: How the bundle was made.
         licence: Of the weights.
@@ -53,16 +71,30 @@ class Metric:
     name: str
     path: Path
     hash: str
-    height: int
-    width: int
+    input: InputRule
     dim: int
     similarity: str
-    resize: str
+    intensity: str
     description: str
     provenance: str
     licence: str
     layout: tuple[int, int] | None = None
     gallery: GalleryViews | None = None
+
+    @property
+    def height(self) -> int:
+        """Rows of the input, in pixels."""
+        return self.input.height
+
+    @property
+    def width(self) -> int:
+        """Columns of the input, in pixels."""
+        return self.input.width
+
+    @property
+    def resize(self) -> str:
+        """How an image of another size is brought to the input's: one of `deepssim.input_rule.RESIZES`."""
+        return self.input.resize
 
     def calibration(self, views: str | None = None) -> Calibration:
         """Read the thresholds that lie beside the bundle.
@@ -141,29 +173,31 @@ def _inspect(path: Path) -> Metric:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # the parser raises types of its own
         raise MetricError(f"{path} is not an ONNX file") from error
-    _refuse_unsafe(model, path)
+    refuse_unsafe(model, path)
     described = _metadata(model, path)
     try:
         metric = Metric(
             name=str(described["name"]),
             path=path,
             hash=hashlib.sha256(data).hexdigest(),
-            height=int(described["input"]["height"]),
-            width=int(described["input"]["width"]),
+            input=InputRule.from_metadata(described["input"]),
             dim=int(described["dim"]),
             similarity=str(described["similarity"]),
-            resize=str(described["input"]["resize"]),
+            intensity=str(described.get("intensity", "")),
             description=str(described.get("description", "")),
             provenance=str(described.get("provenance", "")),
             licence=str(described.get("licence", "")),
             layout=_layout(described.get("layout")),
             gallery=GalleryViews.from_metadata(described.get("gallery")),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise MetricError(f"the metadata of {path} lacks or garbles {error}") from error
-    if metric.similarity not in SIMILARITIES or metric.resize not in RESIZES:
-        raise MetricError(f"{path} asks for {metric.similarity}/{metric.resize}, which this version does not know")
-    if min(metric.height, metric.width, metric.dim) < 1:
+    if metric.similarity not in SIMILARITIES:
+        raise MetricError(
+            f"{path} asks for the similarity {metric.similarity!r}, which this version does not know: "
+            f"{', '.join(SIMILARITIES)}"
+        )
+    if metric.dim < 1:
         raise MetricError(f"{path} names a size below 1")
     if metric.layout is not None and (min(metric.layout) < 1 or metric.layout[0] * metric.layout[1] != metric.dim):
         raise MetricError(f"{path} names a layout that is not of {metric.dim} elements")
@@ -189,21 +223,67 @@ def _metadata(model: Any, path: Path) -> dict[str, Any]:
     raise MetricError(f"{path} has no {METADATA_KEY} metadata: it is an ONNX file, but not a metric bundle")
 
 
-def _refuse_unsafe(model: Any, path: Path) -> None:
-    foreign = {o.domain for o in model.opset_import} - ALLOWED_DOMAINS
-    if foreign:
-        raise MetricError(f"{path} uses operators of {', '.join(sorted(foreign))}: not a bundle that is safe to run")
-    graphs = [model.graph]
-    if model.functions:
-        raise MetricError(f"{path} defines functions of its own: not a bundle that is safe to run")
+def refuse_unsafe(model: Any, path: Path) -> None:
+    """Refuse an ONNX model that could load code or other files.
+
+    Args:
+        model: As the onnx package has it.
+        path: Where it comes from, for the error.
+
+    Raises:
+        MetricError: It uses operators of strangers, has functions of its own or keeps weights in other files; the
+            message says how such a file is made into one that runs.
+    """
+    graphs, domains, is_external = [model.graph], {entry.domain for entry in model.opset_import}, False
     while graphs:
         graph = graphs.pop()
         tensors = list(graph.initializer) + [s.values for s in graph.sparse_initializer]
         for node in graph.node:
-            if node.domain not in ALLOWED_DOMAINS:
-                raise MetricError(f"{path} uses the operator domain {node.domain}: not safe to run")
+            domains.add(node.domain)
             for attribute in node.attribute:
                 tensors += [attribute.t, *attribute.tensors]
                 graphs += [attribute.g, *attribute.graphs] if attribute.type in (5, 10) else []
-        if any(tensor.external_data or tensor.data_location == 1 for tensor in tensors):
-            raise MetricError(f"{path} keeps weights in other files; a bundle is one file")
+        is_external |= any(tensor.external_data or tensor.data_location == 1 for tensor in tensors)
+    if model.functions:
+        raise MetricError(
+            f"{path} defines functions of its own: not a bundle that is safe to run; "
+            "onnx.inliner.inline_local_functions(model) writes them out"
+        )
+    if foreign := domains - ALLOWED_DOMAINS:
+        raise MetricError(
+            f"{path} uses operators of {', '.join(sorted(foreign))}, which load code: not safe to run; export it with "
+            "operators of ONNX alone"
+        )
+    if is_external:
+        raise MetricError(
+            f"{path} keeps weights in other files; a bundle is one file: "
+            "onnx.save_model(onnx.load(PATH), OUT, save_as_external_data=False) makes one of it"
+        )
+
+
+def l2_distance(score: float) -> float:
+    """Return the Euclidean distance of two unit rows from their inner product.
+
+    Example:
+        >>> l2_distance(1.0), l2_distance(0.5)
+        (0.0, 1.0)
+    """
+    return math.sqrt(max(0.0, 2.0 - 2.0 * score))
+
+
+def l2_score(distance: float) -> float:
+    """Return the inner product of two unit rows at a Euclidean distance.
+
+    Args:
+        distance: From 0 (equal) to 2 (opposite).
+
+    Raises:
+        UsageError: It is none of these.
+
+    Example:
+        >>> l2_score(1.0)
+        0.5
+    """
+    if not 0 <= distance <= 2:  # False for NaN
+        raise UsageError(f"a distance of two embeddings of unit norm is from 0 to 2, not {distance:g}")
+    return 1.0 - distance * distance / 2.0

@@ -81,7 +81,8 @@ def test_a_row_does_not_depend_on_what_else_is_in_the_batch(encoder):
     [(32, 28, 64), (136, 112, 64), (137, 112, 32), (224, 224, 16), (256, 256, 8), (512, 512, 2), (2048, 2048, 1)],
 )
 def test_the_larger_the_input_the_fewer_images_are_embedded_at_a_time(height, width, batch, tmp_path):
-    metric = replace(load_metric("pixel"), height=height, width=width)
+    metric = load_metric("pixel")
+    metric = replace(metric, input=replace(metric.input, height=height, width=width))
     assert Encoder(metric, device="cpu", threads=1).batch == batch
 
 

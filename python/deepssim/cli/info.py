@@ -72,7 +72,7 @@ def _describe(target: Path) -> dict[str, Any]:
         return {"kind": "calibration", "metric": calibration.metric, **calibration.as_dict()}
     if target.suffix == ".onnx" or str(target) in installed_metrics():
         metric = load_metric(str(target))
-        described = {"kind": "metric", **asdict(metric), "path": str(metric.path)}
+        described = {"kind": "metric", **asdict(metric), "path": str(metric.path), "input": metric.input.as_metadata()}
         if metric.path.with_suffix(".calibration.json").is_file():
             described["thresholds"] = metric.calibration().as_dict()
         return described
