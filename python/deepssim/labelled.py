@@ -1,0 +1,286 @@
+"""Labelled pairs: which real and which synthetic image belong together, and what people said they are.
+
+The list is that of the reference implementation: a CSV with the columns ``real_key``, ``synth_key`` and ``label`` (0
+different, 1 duplicate, 2 similar), and, if wanted, ``group``: the person of the real image. A key is ``uid___name`` for
+the file ``uid/name.png``, or the id or path of an image as a store has it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepssim.errors import UsageError
+from deepssim.evaluate import EXACT, NEAR, UNRELATED
+from deepssim.images.formats import format_of_name
+from deepssim.images.groups import check_group_by, groups_of_paths
+from deepssim.images.text import one_line, some
+from deepssim.pairs.keys import file_of
+
+__all__ = ["LABEL_WORDS", "LabelledPairs", "find_keys", "read_labelled", "with_groups"]
+
+_COLUMNS = ("real_key", "synth_key", "label")
+_GROUP = "group"
+LABEL_WORDS: Mapping[str, int] = {
+    "0": UNRELATED, "different": UNRELATED, "unrelated": UNRELATED,
+    "1": EXACT, "duplicate": EXACT, "exact": EXACT,
+    "2": NEAR, "similar": NEAR, "near": NEAR,
+}  # fmt: skip
+"""What a label may be called, and its class; case does not matter."""
+_SHOWN = 10
+_FROM_COLUMN, _FROM_FOLDER, _EACH_IMAGE = "column group", "folder of the real image", "each real image by itself"
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledPairs:
+    """Pairs with their true classes.
+
+    Attributes:
+        path: The CSV.
+        real_keys: Real image of each pair, as written there.
+        synthetic_keys: Its synthetic image.
+        labels: ``(n,)``: `deepssim.evaluate.UNRELATED`, `EXACT` or `NEAR`.
+        people: ``(n,)``: person of the real image of each pair.
+        people_from: How that is known, in a few words.
+    """
+
+    path: Path
+    real_keys: tuple[str, ...]
+    synthetic_keys: tuple[str, ...]
+    labels: Labels
+    people: NDArray[np.str_]
+    people_from: str
+
+    def __len__(self) -> int:
+        return len(self.real_keys)
+
+    @property
+    def has_own_people(self) -> bool:
+        """Whether the list itself says who the people are."""
+        return self.people_from == _FROM_COLUMN
+
+
+def read_labelled(path: str | Path, *, group_by: str = "auto") -> LabelledPairs:
+    r"""Read labelled pairs.
+
+    Args:
+        path: A CSV in UTF-8 with the columns ``real_key``, ``synth_key``, ``label`` (0, 1, 2, or one of `LABEL_WORDS`)
+            and, if wanted, ``group``; others are ignored. A row that is there twice counts twice.
+        group_by: Who is the person of a real image, where there is no column ``group``: "auto" and "parent": the
+            folder that its key names; with "auto", where all real images lie in one folder or none, each image is a
+            person of its own. "regex:PATTERN": first group of a match in the file that the key names. "none": each
+            image is a person of its own.
+
+    Raises:
+        UsageError: The file cannot be read, lacks columns or rows, has unknown labels, rows without a key, or one pair
+            with two labels; all of them are named.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "pairs.csv")
+        ...     _ = path.write_text("real_key,synth_key,label\np1___a,p1___gen-0,1\np2___a,p1___gen-0,0\n")
+        ...     pairs = read_labelled(path)
+        >>> pairs.labels.tolist(), pairs.people.tolist()
+        ([1, 0], ['p1', 'p2'])
+    """
+    check_group_by(group_by)
+    path = Path(path)
+    rows, has_groups = _rows(path)
+    if not rows:
+        raise UsageError(f"{path} has no rows: list at least one pair")
+    _refuse(path, "without a key", [f"line {n}" for n, *cells in rows if not (cells[0] and cells[1])])
+    unknown = [f"{label!r} (line {n})" for n, _, _, label, _ in rows if label.lower() not in LABEL_WORDS]
+    _refuse(path, "with an unknown label", unknown, "a label is 0 (different), 1 (duplicate) or 2 (similar)")
+    labels = np.array([LABEL_WORDS[row[3].lower()] for row in rows], np.int64)
+    real, synthetic = tuple(row[1] for row in rows), tuple(row[2] for row in rows)
+    _refuse_contradictions(path, rows, labels)
+    if has_groups:
+        _refuse(path, "without a group", [f"line {n}" for n, *_, group in rows if not group])
+        people, how = [row[4] for row in rows], _FROM_COLUMN
+        _refuse_two_people(path, real, people)
+    else:
+        people, how = _people_of_keys(path, real, group_by)
+    return LabelledPairs(path, real, synthetic, labels, np.array(people, np.str_), how)
+
+
+def with_groups(pairs: LabelledPairs, groups: Mapping[str, str | None], how: str) -> LabelledPairs:
+    """Return pairs whose people are the groups of their real images, where these are all known and no column said more.
+
+    Args:
+        pairs: As read.
+        groups: Group of each real key.
+        how: Where the groups come from, in a few words.
+
+    Example:
+        >>> one = np.zeros(1, np.int64)
+        >>> pairs = LabelledPairs(Path("a.csv"), ("a",), ("b",), one, np.array(["a"]), "each real image by itself")
+        >>> with_groups(pairs, {"a": "p7"}, "groups of the store").people.tolist()
+        ['p7']
+    """
+    found = [groups.get(key) for key in pairs.real_keys]
+    known = [group for group in found if group is not None]
+    if pairs.has_own_people or len(known) < len(found):
+        return pairs
+    return replace(pairs, people=np.array(known, np.str_), people_from=how)
+
+
+def find_keys(
+    keys: Iterable[str], names: Sequence[str], where: str, *, others: Sequence[str] | None = None
+) -> list[int]:
+    """Return the place of each key among names of images.
+
+    A key fits a name if both are the same text, else if both name one file (``p1___gen-0`` and ``p1/gen-0.png``), else
+    if both name one file but for its suffix and the folders above its own.
+
+    Args:
+        keys: What is looked for.
+        names: Ids or keys, each another.
+        where: What has these names, for the message.
+        others: A second name of each image, such as the path beside an id.
+
+    Raises:
+        UsageError: Keys fit no name, or several; all of them are named.
+
+    Example:
+        >>> find_keys(["p1___gen-0", "b"], ["b", "site/p1/gen-0.jpg"], "the store")
+        [1, 0]
+    """
+    tables = [_table(form, names, others) for form in (str, _file_form, _short_form)]
+    places: list[int] = []
+    missing: dict[str, None] = {}
+    unclear: dict[str, None] = {}
+    known: dict[str, int] = {}
+    for key in keys:
+        if key not in known:
+            fitting = next((f for form, table in tables if (f := table.get(form(key)))), [])
+            if len(fitting) != 1:
+                (unclear if fitting else missing)[key] = None
+            known[key] = fitting[0] if fitting else -1
+        places.append(known[key])
+    if missing:
+        raise UsageError(
+            f"{len(missing):,} of {len(known):,} images of the labelled pairs are not in {where}: "
+            f"{some(list(missing), _SHOWN)}; it has {len(names):,}, such as {some(list(names), 1) if names else 'none'}"
+        )
+    if unclear:
+        raise UsageError(
+            f"{len(unclear):,} keys of the labelled pairs fit several images of {where}: "
+            f"{some(list(unclear), _SHOWN)}; write the ids as they stand there"
+        )
+    return places
+
+
+def _table(
+    form: Callable[[str], str], names: Sequence[str], others: Sequence[str] | None
+) -> tuple[Callable[[str], str], dict[str, list[int]]]:
+    """Return a form of names, and the places of each name in this form."""
+    table: dict[str, list[int]] = defaultdict(list)
+    for several in (names, others or ()):
+        for place, name in enumerate(several):
+            places = table[form(name)]
+            if not places or places[-1] != place:
+                places.append(place)
+    return form, {name: sorted(set(places)) for name, places in table.items()}
+
+
+def _file_form(name: str) -> str:
+    try:
+        return file_of(name)
+    except UsageError:
+        return name
+
+
+def _short_form(name: str) -> str:
+    """Return folder and stem: how the reference implementation names images."""
+    path = PurePosixPath(_file_form(name))
+    stem = path.stem if format_of_name(path.name) else path.name
+    return f"{path.parent.name}/{stem}"
+
+
+def _rows(path: Path) -> tuple[list[tuple[int, str, str, str, str]], bool]:
+    """Return line, real key, synthetic key, label and group of each row, and whether there are groups."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [cell.strip() for cell in next(reader, [])]
+            missing = [name for name in _COLUMNS if name not in header]
+            if missing:
+                raise UsageError(
+                    f"{path} has no column {' and no column '.join(missing)}: labelled pairs need "
+                    f"{', '.join(_COLUMNS)}; it has {some(header, _SHOWN) if any(header) else 'no header'}"
+                )
+            twice = [name for name in (*_COLUMNS, _GROUP) if header.count(name) > 1]
+            if twice:
+                raise UsageError(f"{path} has the column {twice[0]} more than once")
+            places = [header.index(name) for name in _COLUMNS]
+            group = header.index(_GROUP) if _GROUP in header else None
+            rows, short = [], []
+            for cells in reader:
+                if not any(cells):
+                    continue
+                if len(cells) <= max(*places, group or 0):
+                    short.append(f"line {reader.line_num}")
+                    continue
+                real, synthetic, label = (cells[place].strip() for place in places)
+                rows.append((reader.line_num, real, synthetic, label, "" if group is None else cells[group].strip()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        what = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"{path} cannot be read as CSV in UTF-8: {one_line(str(what))}") from error
+    _refuse(path, "with too few cells", short)
+    return rows, group is not None
+
+
+def _refuse(path: Path, what: str, found: Sequence[str], then: str = "") -> None:
+    if found:
+        shown = ", ".join(one_line(text, 80) for text in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+        raise UsageError(f"{path} has {len(found):,} rows {what}: {shown}{more}{f'; {then}' if then else ''}")
+
+
+def _refuse_contradictions(path: Path, rows: Sequence[tuple[int, str, str, str, str]], labels: Labels) -> None:
+    lines: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for (line, real, synthetic, *_), label in zip(rows, labels.tolist(), strict=True):
+        lines[real, synthetic].append((line, label))
+    found = [
+        f"{real} with {synthetic} is {' and '.join(f'{label} in line {line}' for line, label in several)}"
+        for (real, synthetic), several in lines.items()
+        if len({label for _, label in several}) > 1
+    ]
+    if found:
+        shown = "; ".join(one_line(text, 200) for text in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+        raise UsageError(f"{path} contradicts itself about {len(found):,} pairs: {shown}{more}")
+
+
+def _refuse_two_people(path: Path, real: Sequence[str], people: Sequence[str]) -> None:
+    of: dict[str, set[str]] = defaultdict(set)
+    for key, person in zip(real, people, strict=True):
+        of[key].add(person)
+    several = [key for key, groups in of.items() if len(groups) > 1]
+    if several:
+        raise UsageError(f"{path} gives {len(several):,} real images several groups: {some(several, _SHOWN)}")
+
+
+def _people_of_keys(path: Path, real: Sequence[str], group_by: str) -> tuple[list[str], str]:
+    if group_by == "none":
+        return list(real), _EACH_IMAGE
+    files = [_file_form(key) for key in real]
+    if group_by.startswith("regex:"):
+        return groups_of_paths(files, group_by, str(path)), group_by
+    if group_by == "parent":
+        return groups_of_paths(files, group_by, str(path)), _FROM_FOLDER
+    folders = [str(PurePosixPath(file).parent) for file in files]
+    # One folder of all says nothing about who is who.
+    if len(set(folders)) < 2:
+        return list(real), _EACH_IMAGE
+    people = [key if folder == "." else folder for key, folder in zip(real, folders, strict=True)]
+    return people, _FROM_FOLDER
