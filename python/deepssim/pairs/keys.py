@@ -1,4 +1,4 @@
-"""Keys: how lists of pairs name images, ``uid___name`` for the file ``uid/name.png`` of a folder."""
+"""Names of the images and folders of lists of pairs."""
 
 from __future__ import annotations
 
@@ -10,55 +10,12 @@ from pathlib import PurePosixPath
 
 from deepssim.errors import UsageError
 from deepssim.images.formats import format_of_name
-from deepssim.images.text import one_line
-from deepssim.tables import CSV_TRIGGERS
+from deepssim.reference.names import file_of, key_of
 
 __all__ = ["file_of", "folder_names", "key_of"]
 
-_SEPARATOR = "___"
 _PLAIN = re.compile(r"[^0-9A-Za-z.]+")
 _MOST_LETTERS = 80
-
-
-def file_of(key: str) -> str:
-    """Return the file of a key, relative to the folder.
-
-    Raises:
-        UsageError: The key leads out of the folder.
-
-    Example:
-        >>> file_of("p07___gen-3"), file_of("p07/gen-3.png"), file_of("p07___T1.5")
-        ('p07/gen-3.png', 'p07/gen-3.png', 'p07/T1.5.png')
-    """
-    name = key.replace(_SEPARATOR, "/", 1)
-    path = PurePosixPath(name if format_of_name(name) else f"{name}.png")
-    if path.is_absolute() or ".." in path.parts:
-        raise UsageError(f"the key {one_line(key)} leads out of the folder of images")
-    return str(path)
-
-
-def key_of(path: str) -> str:
-    """Return the key of a file, given relative to the folder; PNG files lose their suffix, as in the published lists.
-
-    Raises:
-        UsageError: No key leads to this file.
-
-    Example:
-        >>> key_of("p07/gen-3.png"), key_of("site/p07/scan.dcm"), key_of("scan.png")
-        ('p07___gen-3', 'site/p07___scan.dcm', '.___scan')
-    """
-    file = PurePosixPath(path)
-    name = file.name[:-4] if file.name.endswith(".png") else file.name
-    key = f"{file.parent}{_SEPARATOR}{name}"
-    if key.startswith(CSV_TRIGGERS):  # spreadsheet programs would take it for a formula
-        key = f"./{key}"
-    # The reference implementation splits at every separator and expects two parts.
-    if key.count(_SEPARATOR) != 1 or file_of(key) != str(file):
-        raise UsageError(
-            f"'{one_line(path)}' cannot be named in a list of pairs, where 'folder{_SEPARATOR}name' stands for "
-            "folder/name.png: rename it"
-        )
-    return key
 
 
 def folder_names(ids: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
