@@ -162,7 +162,7 @@ class Duplicates:
     @property
     def is_removed(self) -> NDArray[np.bool_]:
         """Which images repeat others, ``(n,)``."""
-        return self.kept != np.arange(len(self.kept))
+        return np.asarray(self.kept != np.arange(len(self.kept)))
 
     @property
     def removed(self) -> Ints:
@@ -329,7 +329,7 @@ class _Rows:
 
 
 def _centroids(rows: _Rows, n_clusters: int, options: DedupOptions, say: Progress) -> tuple[Floats, int]:
-    """Return centroids of unit norm ``(n_clusters, dim)``, and of how many images k-means made them; 0: of no k-means."""
+    """Return centroids of unit norm ``(n_clusters, dim)``, and of how many images k-means made them (0: none)."""
     if n_clusters == 1:
         total = np.zeros(rows.dim, np.float64)
         for _, part in rows.chunks():
@@ -362,7 +362,8 @@ def _centroids(rows: _Rows, n_clusters: int, options: DedupOptions, say: Progres
 
 def _unit_rows(rows: NDArray[np.float64]) -> Floats:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0).astype(np.float32)
+    unit = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    return np.asarray(unit, np.float32)
 
 
 def _assign(rows: _Rows, centroids: Floats, options: DedupOptions, say: Progress) -> tuple[Ints, Floats]:

@@ -17,6 +17,7 @@ from deepssim.errors import DeepSSIMError
 COMMANDS = {
     "audit": "Find out which synthetic images copy which real ones, and report it.",
     "compare": "Compare two images, as they lie and once registered; draw where they agree.",
+    "dedup": "Find images of one set that repeat others, and keep one of each group.",
     "demo": "Audit a made-up cohort with planted copies: see the whole thing work.",
     "doctor": "Say what is installed, what really loads, and what to install.",
     "embed": "Embed images into a store.",
