@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from deepssim.embed import NORM_TOLERANCE, Encoder
 from deepssim.images import Image, Listing, Skipped, read_tasks
+from deepssim.perturbed import perturb_by_id
 from deepssim.search import usable_processors
 from deepssim.working import Working, working_image
 
@@ -108,6 +109,7 @@ def embed_listing(
     chunk_rows: int = 8192,
     with_working: bool = False,
     as_gallery: bool = False,
+    perturb_seed: int | None = None,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[EmbeddedChunk]:
@@ -120,6 +122,7 @@ def embed_listing(
         chunk_rows: A chunk ends with the task that reaches so many images.
         with_working: Whether chunks hold working images too.
         as_gallery: Whether these are images to be searched; see `deepssim.gallery`.
+        perturb_seed: Show images perturbed, by draws of this seed (`deepssim.perturbed`); None: as they are.
         threads: Threads that read and embed; None: one for each processor that this process may use.
         progress: Called with the number of images done since the last call.
     """
@@ -134,8 +137,9 @@ def embed_listing(
                 if isinstance(item, Skipped):
                     chunk.skipped.append(item)
                     continue
-                working = working_image(item.pixels) if with_working else None
-                batches.add(_Waiting(_record(item), encoder.prepare(item.pixels), working))
+                pixels = item.pixels if perturb_seed is None else perturb_by_id(item.pixels, item.id, perturb_seed)
+                working = working_image(pixels) if with_working else None
+                batches.add(_Waiting(_record(item), encoder.prepare(pixels), working))
             if progress is not None:
                 progress(len(result.items))
             if len(chunk.records) + batches.n_images >= chunk_rows or result.task_index + 1 == len(listing.tasks):

@@ -79,8 +79,9 @@ def _add_shard(
 
 
 def identity(
-    listing: Listing, digest: str, encoder: Encoder, *, with_working: bool, as_gallery: bool
-) -> dict[str, Any]:
+    listing: Listing, digest: str, encoder: Encoder, *, with_working: bool, as_gallery: bool,
+    perturb_seed: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Return what a store is made from: if any of it differs, a store is stale.
 
     Working images that are there and not asked for make none stale.
@@ -88,6 +89,7 @@ def identity(
     views = encoder.metric.gallery if as_gallery else None
     return {
         **({"gallery": views.as_metadata()} if views is not None else {}),
+        **({"perturb_seed": perturb_seed} if perturb_seed is not None else {}),
         "images_digest": digest,
         "options": {"slices": listing.options.slices, "axis": listing.options.axis},
         "group_by": listing.options.group_by,
@@ -198,6 +200,7 @@ def build_store(
     shard_rows: int = 4096,
     with_working: bool = False,
     as_gallery: bool = False,
+    perturb_seed: int | None = None,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
     status: Callable[[str], None] | None = None,
@@ -213,6 +216,7 @@ def build_store(
         shard_rows: A shard ends with the read task that reaches so many rows.
         with_working: Keep working images too, so that pairs can be verified in image space.
         as_gallery: These are real images, to be searched: embed them in the views of the metric, if it has any.
+        perturb_seed: Show images perturbed, by draws of this seed (`deepssim.perturbed`); None: as they are.
         threads: Threads that decode.
         progress: Called with the number of images done since the last call.
         status: Told in a line what is done with a store that is there.
@@ -226,7 +230,9 @@ def build_store(
     if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{path} lies inside the images ({listing.source}): name a folder outside for the store")
     with locked(make_private_folder(path)):
-        return _build(listing, encoder, path, shard_rows, with_working, as_gallery, threads, progress, say)
+        return _build(
+            listing, encoder, path, shard_rows, with_working, as_gallery, perturb_seed, threads, progress, say
+        )
 
 
 def _build(
@@ -236,14 +242,16 @@ def _build(
     shard_rows: int,
     with_working: bool,
     as_gallery: bool,
+    perturb_seed: int | None,
     threads: int | None,
     progress: Callable[[int], None] | None,
     say: Callable[[str], None],
 ) -> Store:
     remove_leftovers(path)
     made_from = identity(
-        listing, listing_digest(listing, threads=threads), encoder, with_working=with_working, as_gallery=as_gallery
-    )
+        listing, listing_digest(listing, threads=threads), encoder, with_working=with_working, as_gallery=as_gallery,
+        perturb_seed=perturb_seed,
+    )  # fmt: skip
     builder = _Builder(path, made_from, listing, encoder)
     first_task = 0
     if Store.is_store(path):
@@ -279,6 +287,7 @@ def _build(
         chunk_rows=shard_rows,
         with_working=bool(builder.manifest["made_from"]["working"]),
         as_gallery=as_gallery,
+        perturb_seed=perturb_seed,
         threads=threads,
         progress=progress,
     ):
