@@ -192,7 +192,7 @@ def test_what_is_dropped_is_a_function_of_seed_step_and_process(people, tmp_path
         state.seed, state.step, state._batch = seed, step, 0
         state.accelerator = SimpleNamespace(process_index=process, device=torch.device("cpu"))
         with torch.random.fork_rng([]):
-            views = state._begin_batch()
+            views = state.begin_batch()
             drawn.append((float(torch.rand(())), float(torch.rand((), generator=views))))
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) == 4

@@ -27,7 +27,7 @@ class Anchors:
         images: ``(n, height, width)`` uint8, those of a person one after the other, in the order of their ids.
         people: ``(n,)`` a number for each person.
         ids: Of each image.
-        alike: ``(n, m)`` for each image those of other people that look most like it.
+        alike: ``(n, m)`` for each image those of other people that look most like it; ``(n, 0)`` where nobody asked.
         names: Of each person.
     """
 
@@ -50,7 +50,8 @@ class Anchors:
         images, (kept, people) = self.images[chosen], np.unique(self.people[chosen], return_inverse=True)
         ids = [name for name, is_chosen in zip(self.ids, chosen, strict=True) if is_chosen]
         codes = np.asarray(people, np.int64)
-        return Anchors(images, codes, ids, _most_alike(images, codes), [self.names[i] for i in kept])
+        alike = _most_alike(images, codes) if self.alike.shape[1] else np.empty((len(images), 0), np.int64)
+        return Anchors(images, codes, ids, alike, [self.names[i] for i in kept])
 
     def neighbour(self, i: int, rng: np.random.Generator) -> int | None:
         """Draw an image of the same person: one next to image i, three times in four; None if there is no other."""
@@ -65,13 +66,16 @@ class Anchors:
         return int(others[rng.integers(len(others))])
 
 
-def read_anchors(listing: Listing, size: tuple[int, int], *, threads: int | None = None) -> Anchors:
+def read_anchors(
+    listing: Listing, size: tuple[int, int], *, threads: int | None = None, with_alike: bool = True
+) -> Anchors:
     """Read all images of a listing.
 
     Args:
         listing: Where they are; each needs a group, its person.
         size: Rows and columns that they are brought to by area averaging.
         threads: Of the decoders; None: all that this process may use.
+        with_alike: Whether images that look alike are found.
 
     Raises:
         UsageError: Fewer than two people, or images without one; constant images are left out.
@@ -90,7 +94,7 @@ def read_anchors(listing: Listing, size: tuple[int, int], *, threads: int | None
         raise UsageError(
             f"{n_without} of {n_images} images have no known person; say who is who with --group-by or a manifest"
         )
-    return _anchors(kept)
+    return _anchors(kept, with_alike=with_alike)
 
 
 def make_anchors(images: Iterable[tuple[str, str, NDArray[np.float32]]], size: tuple[int, int]) -> Anchors:
@@ -105,14 +109,15 @@ def _small(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uin
     return np.asarray(np.rint(grey * np.float32(255)), np.uint8)
 
 
-def _anchors(read: list[tuple[str, str, NDArray[np.uint8]]]) -> Anchors:
+def _anchors(read: list[tuple[str, str, NDArray[np.uint8]]], *, with_alike: bool = True) -> Anchors:
     kept = sorted((item for item in read if item[2].min() < item[2].max()), key=lambda item: item[:2])
     people, codes = np.unique([person for person, _, _ in kept], return_inverse=True)
     if len(people) < 2:
         raise UsageError(f"images of {len(people)} people are too few to train on: at least two are needed")
     stack = np.stack([byte for _, _, byte in kept])
     codes = np.asarray(codes, np.int64)
-    return Anchors(stack, codes, [name for _, name, _ in kept], _most_alike(stack, codes), people.tolist())
+    alike = _most_alike(stack, codes) if with_alike else np.empty((len(stack), 0), np.int64)
+    return Anchors(stack, codes, [name for _, name, _ in kept], alike, people.tolist())
 
 
 def _most_alike(images: NDArray[np.uint8], people: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,10 +6,10 @@ from deepssim.errors import UsageError
 from deepssim.images.text import some
 from deepssim.train.anchors import Anchors
 from deepssim.train.groups import GROUP
-from deepssim.train.options import TrainOptions
+from deepssim.train.options import PeopleOptions, RunOptions, TrainOptions
 from deepssim.train.recipes import Recipe
 
-__all__ = ["MOST_SEED", "check_options", "check_people"]
+__all__ = ["MOST_SEED", "check_options", "check_people", "check_seed", "check_sides", "check_size"]
 
 # The draws of every step and process have a 64-bit seed of their own; see `deepssim.train.loop`.
 MOST_SEED = 2**31 - 1
@@ -27,14 +27,8 @@ def check_options(options: TrainOptions, recipe: Recipe) -> None:
     Raises:
         UsageError: Something cannot be.
     """
-    if not 0 <= options.seed <= MOST_SEED:
-        raise UsageError(f"--seed is {options.seed}: it must be 0 to {MOST_SEED}")
-    if min(recipe.size) < recipe.least_side:
-        height, width = recipe.size
-        least = recipe.least_side
-        raise UsageError(
-            f"--size {height}x{width} is too small for the recipe {recipe.name}: {least}x{least} is the smallest"
-        )
+    check_seed(options)
+    check_size(recipe.size, recipe.least_side, f"the recipe {recipe.name}")
     if not recipe.needs_imagenet and options.weights == "imagenet":
         raise UsageError(f"the recipe {recipe.name} has no ImageNet weights: leave --weights out, or name an encoder's")
     if recipe.goes_on and options.weights in (None, "none"):
@@ -69,6 +63,40 @@ def _check_made(options: TrainOptions, recipe: Recipe) -> None:
         raise UsageError(
             f"--batch-size is {recipe.batch_size}: of made partners it is a multiple of {_STEP_MULTIPLE} images"
         )
+    check_sides(options)
+
+
+def check_seed(options: RunOptions) -> None:
+    """Check that the seed is one.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if not 0 <= options.seed <= MOST_SEED:
+        raise UsageError(f"--seed is {options.seed}: it must be 0 to {MOST_SEED}")
+
+
+def check_size(size: tuple[int, int], least: int, what: str) -> None:
+    """Check the rows and columns of the images.
+
+    Args:
+        size: Them.
+        least: Fewest of both.
+        what: Is trained, for the error.
+
+    Raises:
+        UsageError: They are too few.
+    """
+    if min(size) < least:
+        raise UsageError(f"--size {size[0]}x{size[1]} is too small for {what}: {least}x{least} is the smallest")
+
+
+def check_sides(options: PeopleOptions) -> None:
+    """Check that there is one way to say who selects the weights.
+
+    Raises:
+        UsageError: There are two, or both sides are one folder.
+    """
     if options.validation_images is None:
         return
     if options.valid_part is not None:

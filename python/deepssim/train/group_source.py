@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from deepssim.search import usable_processors
 from deepssim.train.anchors import Anchors
 from deepssim.train.groups import GROUP, N_COPIES, Block, GroupOptions, Groups, Plan, Step, plan_step
-from deepssim.train.loop import Batch
+from deepssim.train.similarity import Batch
 
 __all__ = ["GroupSource"]
 

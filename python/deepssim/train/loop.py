@@ -1,12 +1,16 @@
-"""The training loop: plain steps on Accelerate, which can be killed at any point and goes on to the same bits."""
+"""The training loop: plain steps on Accelerate, which can be killed at any point and goes on to the same bits.
+
+It knows a network, batches, an objective and a validation, and nothing of what is learnt: encoders of similarity and
+contrastive ones give their own.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,43 +21,44 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from deepssim.progress import Progress
-from deepssim.train.augment import Augmentation, augment
-from deepssim.train.loss import contrast, cosine_error
 from deepssim.train.processes import for_all, from_main, together
 from deepssim.train.run_folder import RunFolder
-from deepssim.train.validation import Validation
 
-__all__ = ["Batch", "Schedule", "Source", "train_encoder"]
+__all__ = ["Objective", "Schedule", "Source", "Validation", "train_network"]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Images and pairs among them.
-
-    Attributes:
-        images: ``(n, 1, height, width)`` float32 in [0, 1].
-        left: ``(p,)`` places of the first images of pairs.
-        right: Of the second.
-        target: ``(p,)`` similarity of the pairs.
-        people: ``(n,)`` where images come in groups whose copies are to find each other, else None.
-        group_size: Images of a group.
-        n_copies: Copies of one image, the first of a group.
-    """
-
-    images: Tensor
-    left: Tensor
-    right: Tensor
-    target: Tensor
-    people: Tensor | None = None
-    group_size: int = 0
-    n_copies: int = 0
+B = TypeVar("B")
+B_co = TypeVar("B_co", covariant=True)
+B_contra = TypeVar("B_contra", contravariant=True)
 
 
-class Source(Protocol):
+class Source(Protocol[B_co]):
     """Where batches come from: step n is the same whenever it is asked for."""
 
-    def steps(self, first: int) -> Iterator[Batch]:
+    def steps(self, first: int) -> Iterator[B_co]:
         """Yield the batches from a step on, to the last at least."""
+
+
+class Objective(Protocol[B_contra]):
+    """What a network is taught."""
+
+    def loss(
+        self, network: nn.Module, batch: B_contra, draws: torch.Generator, device: torch.device
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return what is made smaller, and its parts as numbers; one of them is ``loss``.
+
+        Args:
+            network: In training mode; call it once for a batch, since other processes wait for its gradients.
+            batch: Of the source, on the CPU.
+            draws: Whatever is random comes from it: a function of seed, step and process.
+            device: Where the network is.
+        """
+
+
+class Validation(Protocol):
+    """A fixed set of what is not trained on; the same at every look."""
+
+    def measure(self, network: nn.Module, device: torch.device) -> Mapping[str, float]:
+        """Return figures by name; ``selection`` is the lower the better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +70,11 @@ class Schedule:
         learning_rate: Highest, of the head.
         weight_decay: AdamW's, on matrices alone.
         warm_up: Part of the steps in which the rate rises.
-        is_cosine: Whether it then falls to zero; else it stays.
-        clip: Largest norm of the gradient.
+        is_cosine: Whether it then falls as a cosine does; else it stays.
+        floor: Part of the highest rate that it falls to.
+        clip: Largest norm of the gradient; infinity: any.
         accumulate: Batches of an update.
         average: Decay of the average of the weights that is kept beside them; 0: none.
-        even_bins: See `cosine_error`.
-        contrast: Weight of `contrast`.
-        temperature: Of it.
         validate_every: Steps between looks at the validation set.
         save_every: Steps between saved states.
         patience: Looks without a better one after which training ends; 0: never.
@@ -82,42 +85,40 @@ class Schedule:
     weight_decay: float = 1e-3
     warm_up: float = 0.0
     is_cosine: bool = False
+    floor: float = 0.0
     clip: float = 1.0
     accumulate: int = 1
     average: float = 0.0
-    even_bins: bool = False
-    contrast: float = 0.0
-    temperature: float = 0.05
     validate_every: int = 500
     save_every: int = 200
     patience: int = 0
 
 
-def train_encoder(
-    encoder: nn.Module,
+def train_network(
+    network: nn.Module,
     groups: list[dict[str, Any]],
-    source: Source,
+    source: Source[B],
+    objective: Objective[B],
     validation: Validation,
-    augmentation: Augmentation,
     schedule: Schedule,
     folder: RunFolder,
     accelerator: Accelerator,
     progress: Progress,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Train an encoder, from where its folder left off.
+    """Train a network, from where its folder left off.
 
     Args:
-        encoder: Raw grey images to embeddings of unit norm.
+        network: What learns.
         groups: Parameter groups of the optimiser, each with ``params`` and ``lr``.
         source: Batches; of this process, where there are several.
+        objective: What is made smaller.
         validation: Looked at by the main process every so often; selects the best weights.
-        augmentation: How training images are seen.
         schedule: How long and how fast.
         folder: Where checkpoints and figures go.
         accelerator: Devices, precision and processes.
         progress: Told of steps.
-        seed: Of views and dropout.
+        seed: Of what the objective draws, and of dropout.
 
     Returns:
         The figures of the best weights.
@@ -125,7 +126,7 @@ def train_encoder(
     Raises:
         UsageError: The state in the folder cannot be read, or the loss is no number.
     """
-    state = _State(encoder, groups, schedule, folder, accelerator, seed)
+    state = _State(network, groups, schedule, folder, accelerator, seed)
     state.resume()
     with progress.track("training", schedule.steps) as advance:
         advance(state.step)
@@ -134,7 +135,7 @@ def train_encoder(
             if state.step >= schedule.steps or state.is_tired():
                 break
             with accelerator.accumulate(state.model):
-                loss, parts = state.loss(batch, augmentation)
+                loss, parts = objective.loss(state.model, batch, state.begin_batch(), accelerator.device)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     state.check_finite(float(accelerator.clip_grad_norm_(state.model.parameters(), schedule.clip)))
@@ -158,7 +159,7 @@ def _look(state: _State, validation: Validation, began: float) -> str:
     """Measure the weights, keep the figures with the seconds since the last look, and return them as a line."""
     accelerator = state.accelerator
     # One process decides for all which weights are best and when it is enough: figures of others differ in bits.
-    figures = from_main(accelerator, lambda: validation.measure(state.averaged, accelerator.device))
+    figures = from_main(accelerator, lambda: dict(validation.measure(state.averaged, accelerator.device)))
     state.check_finite(*figures.values())
     means = state.mean_losses()
     state.keep_figures({**means, **figures, "seconds": round(time.monotonic() - began, 1)})
@@ -174,7 +175,7 @@ class _State:
     """All that changes while training."""
 
     def __init__(
-        self, encoder: nn.Module, groups: list[dict[str, Any]], schedule: Schedule, folder: RunFolder,
+        self, network: nn.Module, groups: list[dict[str, Any]], schedule: Schedule, folder: RunFolder,
         accelerator: Accelerator, seed: int,
     ) -> None:  # fmt: skip
         self.schedule, self.folder, self.accelerator, self.seed = schedule, folder, accelerator, seed
@@ -182,15 +183,15 @@ class _State:
         self.losses: list[dict[str, float]] = []  # since the last look
         self._batch = 0
         optimizer = torch.optim.AdamW(_decayed(groups, schedule.weight_decay), betas=(0.9, 0.999), fused=True)
-        self.encoder = encoder
-        self.model, self.optimizer = accelerator.prepare(encoder, optimizer)
+        self.network = network
+        self.model, self.optimizer = accelerator.prepare(network, optimizer)
         self.scheduler = LambdaLR(self.optimizer.optimizer, self._rate)
-        self._average = AveragedModel(encoder, multi_avg_fn=self._mix, use_buffers=True) if schedule.average else None
+        self._average = AveragedModel(network, multi_avg_fn=self._mix, use_buffers=True) if schedule.average else None
 
     @property
     def averaged(self) -> nn.Module:
-        """The encoder that is looked at and kept."""
-        return self._average.module if self._average is not None else self.encoder
+        """The network that is looked at and kept."""
+        return self._average.module if self._average is not None else self.network
 
     def _rate(self, step: int) -> float:
         schedule = self.schedule
@@ -199,7 +200,8 @@ class _State:
             return (step + 1) / (warm + 1)
         if not schedule.is_cosine:
             return 1.0
-        return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1.0, schedule.steps - warm)))
+        part = 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1.0, schedule.steps - warm)))
+        return schedule.floor + (1.0 - schedule.floor) * part
 
     def _mix(self, average: Sequence[Tensor], now: Sequence[Tensor], n: int | Tensor) -> None:
         decay = min(self.schedule.average, (1.0 + float(n)) / (10.0 + float(n)))
@@ -209,34 +211,21 @@ class _State:
             else:
                 kept.copy_(new)
 
-    def _begin_batch(self) -> torch.Generator:
-        """Return the source of the views of the batch to come, and seed what drops parts of the network.
+    def begin_batch(self) -> torch.Generator:
+        """Return the source of what is drawn for the batch to come, and seed what drops parts of the network.
 
         Both are functions of seed, process and position, so that nothing of them has to be saved: what a device drew
         on another process could not be.
         """
         position, process = self.step * 1_000 + self._batch, self.accelerator.process_index
-        views = torch.Generator()
-        views.manual_seed((self.seed * 1_000_003 + position) * 4_096 + process)
+        draws = torch.Generator()
+        draws.manual_seed((self.seed * 1_000_003 + position) * 4_096 + process)
         words = np.random.SeedSequence([self.seed, self.step, self._batch, process]).generate_state(1, np.uint64)
         torch.default_generator.manual_seed(int(words[0]) >> 1)
         if self.accelerator.device.type == "cuda":
             torch.cuda.manual_seed(int(words[0]) >> 1)
         self._batch += 1
-        return views
-
-    def loss(self, batch: Batch, augmentation: Augmentation) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of a batch, and its parts as numbers."""
-        device, schedule = self.accelerator.device, self.schedule
-        images = augment(batch.images.to(device), augmentation, self._begin_batch())
-        embeddings = self.model(images)
-        cosine = (embeddings[batch.left.to(device)] * embeddings[batch.right.to(device)]).sum(1)
-        error = cosine_error(cosine, batch.target.to(device), even_bins=schedule.even_bins)
-        parts = {"loss": float(error.detach())}
-        if not schedule.contrast or batch.people is None:
-            return error, parts
-        apart = contrast(embeddings, batch.people.to(device), batch.group_size, batch.n_copies, schedule.temperature)
-        return error + schedule.contrast * apart, {**parts, "contrast": float(apart.detach())}
+        return draws
 
     def check_finite(self, *figures: float) -> None:
         """Raise if a figure is no number: what comes of such weights is worth nothing.
@@ -291,7 +280,7 @@ class _State:
                     "step": self.step,
                     "best": dict(self.best),
                     "looks_since_best": self.looks_since_best,
-                    "encoder": self.accelerator.unwrap_model(self.model).state_dict(),
+                    "network": self.accelerator.unwrap_model(self.model).state_dict(),
                     "average": self._average.state_dict() if self._average is not None else {},
                     "optimizer": self.optimizer.state_dict(),
                     "scheduler": self.scheduler.state_dict(),
@@ -316,7 +305,7 @@ class _State:
 
     def _load(self, state: dict[str, Any]) -> None:
         self.step, self.best, self.looks_since_best = state["step"], state["best"], state["looks_since_best"]
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["encoder"])
+        self.accelerator.unwrap_model(self.model).load_state_dict(state["network"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

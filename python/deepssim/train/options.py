@@ -10,35 +10,27 @@ from typing import Any
 from deepssim.errors import UsageError
 from deepssim.train.recipes import Recipe, recipe_named
 
-__all__ = ["DEVICES", "GROUP_BY", "VALID_PART", "TrainOptions"]
+__all__ = ["DEVICES", "GROUP_BY", "VALID_PART", "PeopleOptions", "RunOptions", "TrainOptions", "file_sha256"]
 
 DEVICES = ("auto", "cpu", "cuda")
 GROUP_BY = "auto"
 VALID_PART = 0.15
 
 
-@dataclass(frozen=True, slots=True)
-class TrainOptions:
-    """What is asked of a run. None: what the recipe says.
+# What may differ where a run goes on: it does not decide the result.
+_FREE = frozenset({"out", "device", "workers", "save_every", "tensorboard", "wandb"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What every training run can be asked.
 
     Attributes:
-        recipe: Its name.
-        images: Folder of images: of the pairs' keys, or of real images that partners are made of.
-        pairs: CSV of pairs; None: partners are made (recipe ``lite`` alone).
-        validation_images: Folder of real images of people who select the weights; None: a part of the people.
+        recipe: What is trained, in a word.
         out: Folder of the run.
         name: Of the metric.
-        group_by: Who is who, where partners are made; see `deepssim.images.ImageOptions`. None: `GROUP_BY`.
-        valid_part: Part of the people who select the weights, without `validation_images`. None: `VALID_PART`.
-        size: Rows and columns that images are brought to.
-        dim: Elements of an embedding.
-        epochs: Passes over the pairs.
-        steps: Updates, where partners are made.
-        batch_size: See `Recipe`.
-        learning_rate: See `Recipe`.
-        weight_decay: See `Recipe`.
-        dropout: See `Recipe`.
-        weights: ``"imagenet"``, ``"none"`` or a file: of backbone weights, or of an encoder to go on from (`lite`).
+        epochs: Passes over the images or pairs; None: what is usual.
+        steps: Updates, where passes are not counted; None: likewise.
         device: One of `DEVICES`.
         workers: Processes that read images or make partners.
         accumulate: Batches of an update.
@@ -51,22 +43,10 @@ class TrainOptions:
     """
 
     recipe: str
-    images: Path
     out: Path
-    pairs: Path | None = None
-    validation_images: Path | None = None
     name: str | None = None
-    group_by: str | None = None
-    valid_part: float | None = None
-    size: tuple[int, int] | None = None
-    dim: int = 256
     epochs: int | None = None
     steps: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    dropout: float | None = None
-    weights: str | None = None
     device: str = "auto"
     workers: int = 1
     accumulate: int = 1
@@ -77,6 +57,70 @@ class TrainOptions:
     wandb: str = "no"
     seed: int = 0
 
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide the result; where a run goes on, others may differ.
+
+        Raises:
+            UsageError: A file that decides it cannot be read.
+        """
+        asked = {name: value for name, value in asdict(self).items() if name not in _FREE}
+        # A folder is the same one wherever the command is given.
+        return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in asked.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeopleOptions(RunOptions):
+    """What a run on images of people can be asked. None: what is usual.
+
+    Attributes:
+        images: Folder of images that are trained on.
+        validation_images: Folder of images of people who select the weights; None: a part of the people.
+        group_by: Who is who; see `deepssim.images.ImageOptions`. None: `GROUP_BY`.
+        valid_part: Part of the people who select the weights, without `validation_images`. None: `VALID_PART`.
+        size: Rows and columns that images are brought to.
+        weights: ``"imagenet"``, ``"none"`` or a file: where to start.
+        batch_size: Images or pairs of a batch.
+        learning_rate: Highest.
+    """
+
+    images: Path
+    validation_images: Path | None = None
+    group_by: str | None = None
+    valid_part: float | None = None
+    size: tuple[int, int] | None = None
+    weights: str | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+
+    def deciding(self) -> dict[str, Any]:
+        """See `RunOptions.deciding`: what was left to its default, and the contents of a file of weights."""
+        asked = RunOptions.deciding(self)
+        asked["group_by"] = self.group_by or GROUP_BY
+        asked["valid_part"] = VALID_PART if self.valid_part is None else self.valid_part
+        if self.weights not in (None, "none", "imagenet"):
+            asked["weights"] = file_sha256(Path(str(self.weights)))
+        return asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions(PeopleOptions):
+    """What is asked of a run of an encoder. None: what the recipe says.
+
+    `recipe` is the name of a `deepssim.train.recipes.Recipe`; `images` are those of the pairs' keys, or real ones that
+    partners are made of; `epochs` counts passes over a list of pairs, and `steps` updates where partners are made.
+
+    Attributes:
+        pairs: CSV of pairs; None: partners are made (recipe ``lite`` alone).
+        dim: Elements of an embedding.
+        weight_decay: See `Recipe`.
+        dropout: See `Recipe`.
+    """
+
+    pairs: Path | None = None
+    dim: int = 256
+    weight_decay: float | None = None
+    dropout: float | None = None
+
     def merged(self) -> Recipe:
         """Return the recipe with what was asked instead."""
         recipe = recipe_named(self.recipe)
@@ -84,22 +128,21 @@ class TrainOptions:
         return replace(recipe, **{n: getattr(self, n) for n in names if getattr(self, n) is not None})
 
     def deciding(self) -> dict[str, Any]:
-        """Return the settings that decide the result; where a run goes on, others may differ."""
-        free = {"out", "device", "workers", "save_every", "tensorboard", "wandb"}
-        asked = {name: value for name, value in asdict(self).items() if name not in free}
-        asked["group_by"] = self.group_by or GROUP_BY
-        asked["valid_part"] = VALID_PART if self.valid_part is None else self.valid_part
-        # A folder is the same one wherever the command is given.
-        asked = {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in asked.items()}
+        """See `RunOptions.deciding`: also the contents of the list of pairs."""
+        asked = PeopleOptions.deciding(self)
         if self.pairs is not None:
-            asked["pairs_sha256"] = _sha256(self.pairs)
-        if self.weights not in (None, "none", "imagenet"):
-            asked["weights"] = _sha256(Path(str(self.weights)))
+            asked["pairs_sha256"] = file_sha256(self.pairs)
         return asked
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the digest of a file.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error

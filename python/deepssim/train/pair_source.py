@@ -19,8 +19,8 @@ from deepssim.image_ops import resize_area, unit_grey
 from deepssim.images import read_image
 from deepssim.images.text import one_line
 from deepssim.pairs import file_of
-from deepssim.train.loop import Batch
-from deepssim.train.validation import Validation, embed, ranks
+from deepssim.train.similarity import Batch
+from deepssim.train.validation import embed, ranks
 
 __all__ = ["PairList", "PairSource", "PairValidation", "read_pairs"]
 
@@ -188,8 +188,8 @@ class PairSource:
             yield Batch(greys, left, left + n, torch.as_tensor(target))
 
 
-class PairValidation(Validation):
-    """The pairs of the split ``valid``, seen as they are.
+class PairValidation:
+    """A `deepssim.train.loop.Validation`: the pairs of the split ``valid``, seen as they are.
 
     Args:
         pairs: Them.

@@ -15,26 +15,28 @@ from deepssim.extras import require
 __all__ = ["plot_curves", "plot_predictions"]
 
 
-def plot_curves(log: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw loss, MAE and shares found against the step, as a PNG.
+def plot_curves(log: Sequence[Mapping[str, Any]], path: Path, errors: Mapping[str, str], title: str) -> None:
+    """Draw errors and shares found against the step, as a PNG.
 
     Args:
-        log: Lines of ``metrics.jsonl``.
+        log: Lines of ``metrics.jsonl``; the shares are those whose name has ``_in_``.
         path: The file.
+        errors: Names of figures that the left half shows, with their labels.
+        title: Of the left half.
     """
     require("matplotlib", "train")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    errors, shares = figure.subplots(1, 2)
+    left, shares = figure.subplots(1, 2)
     steps = [line["step"] for line in log]
-    for name, label in (("loss", "training loss"), ("mae", "MAE, validation")):
-        errors.plot(steps, [line.get(name, np.nan) for line in log], label=label)
-    errors.set(xlabel="step", ylim=(0, None), title="Error of the cosine")
+    for name, label in errors.items():
+        left.plot(steps, [line.get(name, np.nan) for line in log], label=label)
+    left.set(xlabel="step", ylim=(0, None), title=title)
     for name in [name for name in (log[0] if log else {}) if "_in_" in name]:
         shares.plot(steps, [line.get(name, np.nan) for line in log], label=name.replace("_", " "))
     shares.set(xlabel="step", ylim=(0, 1.02), title="Source among the k nearest")
-    for axes in (errors, shares):
+    for axes in (left, shares):
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=8, frameon=False)

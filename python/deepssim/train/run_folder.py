@@ -126,5 +126,6 @@ class RunFolder:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises types of its own, with advice to execute what is in the file
             raise UsageError(f"{path} is damaged or no state of a run: remove {path.parent} to start again") from error
-        assert isinstance(state, dict)
+        if not isinstance(state, dict) or "network" not in state:
+            raise UsageError(f"{path} is the state of a run of another version: remove {path.parent} to start again")
         return state

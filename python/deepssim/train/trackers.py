@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from deepssim.errors import UsageError
 from deepssim.extras import require
-from deepssim.train.options import TrainOptions
+from deepssim.train.options import RunOptions
 
 __all__ = ["private_settings", "start_trackers", "trackers_of"]
 
@@ -34,7 +34,7 @@ _PRIVATE: dict[str, Any] = {
 }
 
 
-def trackers_of(options: TrainOptions) -> list[str]:
+def trackers_of(options: RunOptions) -> list[str]:
     """Return what was asked for, as Accelerate names it.
 
     Raises:
@@ -46,8 +46,8 @@ def trackers_of(options: TrainOptions) -> list[str]:
     return trackers
 
 
-def start_trackers(accelerator: Accelerator, options: TrainOptions) -> None:
-    """Start them, with the name of the recipe and the seed alone.
+def start_trackers(accelerator: Accelerator, options: RunOptions) -> None:
+    """Start them, with what is trained, the name of the run and the seed alone.
 
     Raises:
         UsageError: W&B cannot be kept from sending more.

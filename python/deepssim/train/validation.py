@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from deepssim.perturb import ViewKind, apply_view, degrade, draw_view, near_copy
 from deepssim.train.anchors import Anchors
 from deepssim.train.groups import GroupOptions, Groups
 
-__all__ = ["RetrievalValidation", "Validation", "embed", "ranks"]
+__all__ = ["RetrievalValidation", "embed", "ranks"]
 
 _BATCH = 128
 _HARD_PX = (1.5, 5.0)
@@ -22,20 +23,23 @@ _HARD_PX = (1.5, 5.0)
 _MOST_DISTRACTORS = 4_000
 
 
-class Validation:
-    """A fixed set of images; the same at every look."""
-
-    def measure(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
-        """Return figures by name; ``selection`` is the lower the better."""
-        raise NotImplementedError
-
-
 @torch.no_grad()
-def embed(encoder: nn.Module, images: Tensor, device: torch.device) -> NDArray[np.float32]:
-    """Embed images ``(n, 1, height, width)``, uint8 or of [0, 1], in batches, on a device; returns ``(n, dim)``."""
+def embed(encoder: nn.Module, images: Tensor, device: torch.device, **asked: Any) -> NDArray[np.float32]:
+    """Embed images in batches, in evaluation mode.
+
+    Args:
+        encoder: Left in the mode that it was in.
+        images: ``(n, 1, height, width)``, uint8 or of [0, 1].
+        device: Where the encoder is.
+        asked: More for its call.
+
+    Returns:
+        ``(n, dim)``.
+    """
     was_training = encoder.training
     encoder.eval()
-    parts = [encoder(_greys(images[i : i + _BATCH]).to(device)).float().cpu() for i in range(0, len(images), _BATCH)]
+    batches = (_greys(images[i : i + _BATCH]).to(device) for i in range(0, len(images), _BATCH))
+    parts = [encoder(batch, **asked).float().cpu() for batch in batches]
     encoder.train(was_training)
     return torch.cat(parts).numpy()
 
@@ -62,8 +66,8 @@ def ranks(scores: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.i
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RetrievalValidation(Validation):
-    """Copies in views against a gallery, and pairs drawn evenly over their similarity.
+class RetrievalValidation:
+    """A `deepssim.train.loop.Validation`: copies in views against a gallery, and pairs of every similarity.
 
     Attributes:
         gallery: ``(g, 1, height, width)`` clean images, like all images here uint8 (see `embed`).
