@@ -16,6 +16,7 @@ from deepssim.errors import DeepSSIMError
 
 COMMANDS = {
     "audit": "Find out which synthetic images copy which real ones, and report it.",
+    "bundle": "Make a metric of an encoder in ONNX, or of pixels alone.",
     "compare": "Compare two images, as they lie and once registered; draw where they agree.",
     "dedup": "Find images of one set that repeat others, and keep one of each group.",
     "demo": "Audit a made-up cohort with planted copies: see the whole thing work.",
@@ -24,7 +25,9 @@ COMMANDS = {
     "export": "Export a trained encoder as a metric bundle in ONNX.",
     "info": "Describe a store, a metric bundle, a calibration or an audit.",
     "matrix": "Compare every real image with every synthetic one: SSIM, FSIM or correlation.",
+    "metrics": "List the metrics that are installed, and those that can be had.",
     "pairs": "Make or choose training pairs of an encoder, with their SSIM.",
+    "plot": "Draw scores, rates, audits and embeddings as PNG, SVG or PDF.",
     "report": "Make the report of an audit again, with or without images.",
     "score": "Do what audit does from two stores of embeddings.",
     "train": "Train an encoder on your own images.",

@@ -16,7 +16,7 @@ from deepssim.plots.marks import draw_thresholds, fit_name, note, percent, short
 from deepssim.plots.scored import ScoredPairs, lowest_passing
 from deepssim.plots.style import HAIR, INK, LINE_STYLES, MUTED, Look, new_figure, plain, styled
 
-__all__ = ["RATES", "draw_calibration", "draw_roc", "draw_sensitivity"]
+__all__ = ["RATES", "draw_calibration", "draw_roc", "draw_sensitivity", "roc_figures"]
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -71,6 +71,36 @@ def draw_roc(scored: Sequence[ScoredPairs], look: Look | None = None, *, is_log:
     sides = [(one.exactness(), one.labels == EXACT) for one in scored]
     _draw_rocs(exact, scored, sides, look, ("exact copies", "all other pairs"), is_log=is_log)
     return figure
+
+
+def roc_figures(scored: Sequence[ScoredPairs]) -> list[dict[str, Any]]:
+    """Return the numbers in the legends of `draw_roc`, not rounded; None where a side has no pairs.
+
+    Example:
+        >>> pairs = ScoredPairs("ssim", np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
+        >>> roc_figures([pairs])[0]["copies"]["auc"]
+        0.75
+    """
+    found = []
+    for one in scored:
+        sides = {
+            "copies": (one.scores, one.labels != UNRELATED),
+            "exact": (one.exactness(), one.labels == EXACT),
+        }
+        numbers: dict[str, Any] = {"metric": one.name}
+        for side, (scores, flags) in sides.items():
+            numbers[side] = None
+            if flags.any() and not flags.all():
+                curve = roc(scores, flags)
+                rates = {f"{rate:g}": curve.found_at(rate) for rate in RATES if rate * curve.n_negative >= 1}
+                numbers[side] = {
+                    "auc": curve.area,
+                    "found_at": rates,
+                    "n_positive": curve.n_positive,
+                    "n_negative": curve.n_negative,
+                }
+        found.append(numbers)
+    return found
 
 
 def _draw_rocs(

@@ -203,7 +203,7 @@ def check_target(path: Path, inputs: Sequence[Path] = ()) -> None:
     place = path.resolve()
     for one in inputs:
         given = one.resolve()
-        if place == given or (given.is_dir() and given in place.parents and given != Path.cwd()):
+        if place == given or (given.is_dir() and given in place.parents):
             raise UsageError(f"{path} lies in {one}, which the figure is made of: name a file elsewhere")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
