@@ -147,6 +147,48 @@ def match_options(function: F) -> F:
     """Add what says how synthetic images are matched and judged."""
     return _apply(
         [
+            search_options,
+            click.option(
+                "--max-listed",
+                type=click.IntRange(1),
+                default=64,
+                show_default=True,
+                help="Pairs over the threshold listed for each synthetic image; all are counted.",
+            ),
+            click.option(
+                "--thresholds",
+                metavar="NEAR,EXACT",
+                help="S1 from which a verified pair is near and S2 from which it is exact; with --no-verify, scores.",
+            ),
+            click.option(
+                "--calibration",
+                metavar="NAME|FILE",
+                help="Thresholds: verified.brain, verified.chest or a file; with --no-verify pixel.brain, pixel.chest.",
+            ),
+            click.option(
+                "--max-skipped",
+                type=click.FloatRange(0, 1),
+                default=0.01,
+                show_default=True,
+                metavar="SHARE",
+                help="Exit with code 4 if a larger share of a set cannot be used.",
+            ),
+            click.option(
+                "--fail-above",
+                type=click.FloatRange(0, 1),
+                metavar="RATE",
+                help="Exit with code 3 if a larger share of the synthetic images is flagged.",
+            ),
+            click.option("--csv", "with_csv", is_flag=True, help="Write matches.csv beside matches.parquet."),
+        ],
+        function,
+    )
+
+
+def search_options(function: F) -> F:
+    """Add what says how the nearest real images of synthetic ones are found."""
+    return _apply(
+        [
             click.option(
                 "--k",
                 type=click.IntRange(1),
@@ -163,13 +205,6 @@ def match_options(function: F) -> F:
                 help="At most M images of one patient among the k nearest; 0: no cap.",
             ),
             click.option(
-                "--max-listed",
-                type=click.IntRange(1),
-                default=64,
-                show_default=True,
-                help="Pairs over the threshold listed for each synthetic image; all are counted.",
-            ),
-            click.option(
                 "--views",
                 type=click.Choice(VIEWS),
                 help="How synthetic images are seen: in place (none), flipped too (flips), or mirrored, turned, "
@@ -182,34 +217,10 @@ def match_options(function: F) -> F:
                 "judge by the scores of the metric alone.",
             ),
             click.option(
-                "--thresholds",
-                metavar="NEAR,EXACT",
-                help="S1 from which a verified pair is near and S2 from which it is exact; with --no-verify, scores.",
-            ),
-            click.option(
-                "--calibration",
-                metavar="NAME|FILE",
-                help="Thresholds: verified.brain, verified.chest or a file; with --no-verify pixel.brain, pixel.chest.",
-            ),
-            click.option(
                 "--memory-limit",
                 type=Bytes(),
                 default=2 * 2**30,
                 help="Bytes for the search, for example 512MiB; 0: no limit.  [default: 2GiB]",
-            ),
-            click.option(
-                "--max-skipped",
-                type=click.FloatRange(0, 1),
-                default=0.01,
-                show_default=True,
-                metavar="SHARE",
-                help="Exit with code 4 if a larger share of a set cannot be used.",
-            ),
-            click.option(
-                "--fail-above",
-                type=click.FloatRange(0, 1),
-                metavar="RATE",
-                help="Exit with code 3 if a larger share of the synthetic images is flagged.",
             ),
             click.option(
                 "--seed",
@@ -218,7 +229,6 @@ def match_options(function: F) -> F:
                 show_default=True,
                 help="Of the control's draw and resampling.",
             ),
-            click.option("--csv", "with_csv", is_flag=True, help="Write matches.csv beside matches.parquet."),
         ],
         function,
     )
