@@ -1,6 +1,7 @@
 """Views and artefacts for whole batches: each image is seen in a way of its own, in one resampling.
 
-The ranges of the published recipes are those of DeepSSIM (arXiv 2509.16582) and DeepSSIM++ (arXiv 2609.03615).
+The ranges of the published recipes are those of DeepSSIM (arXiv 2509.16582), DeepSSIM++ (arXiv 2609.03615) and the
+contrastive network of Dar et al. (arXiv 2402.01054, whose repository Cardio-AI/memorization-ldm says the numbers).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["DEEPSSIM", "DEEPSSIM_PLUS", "HARD", "Augmentation", "augment"]
+__all__ = ["DAR", "DEEPSSIM", "DEEPSSIM_PLUS", "HARD", "Augmentation", "augment"]
 
 _BIAS_ORDER = 3
 _BLUR_RADIUS = 3
@@ -24,6 +25,7 @@ class Augmentation:
 
     Attributes:
         flip: Probability of each flip, upside down and left to right.
+        upside_down: Of the first of them; None: the same.
         affine: Probability that angle and shift are drawn.
         angle_rad: Largest rotation either way, in radians.
         shift: Largest shift either way, as a part of each side.
@@ -41,6 +43,7 @@ class Augmentation:
     """
 
     flip: float = 0.0
+    upside_down: float | None = None
     affine: float = 0.0
     angle_rad: float = 0.0
     shift: float = 0.0
@@ -62,6 +65,7 @@ DEEPSSIM_PLUS = Augmentation(
     flip=0.25, affine=0.75, angle_rad=0.09, shift_px=4.0, zoom_probability=0.75, zoom=(0.9, 1.05),
     bias_probability=0.5, gamma_probability=0.25, gamma=(0.7, 1.5), blur_or_noise_probability=0.25,
 )  # fmt: skip
+DAR = Augmentation(flip=0.5, upside_down=0.0, affine=0.5, angle_rad=math.radians(5))
 # A little beyond the benchmark's hard condition, so that its edges are inside. No smoothing, noise and bias field: the
 # similarity that is learnt counts them. Half of the images are seen as they are, so that a pair that lies in place gets
 # its similarity too, and not what is left of it when views are in between.
@@ -125,7 +129,8 @@ def _moved(images: Tensor, how: Augmentation, draws: _Draws, touched: Tensor) ->
     columns = torch.where(is_affine, draws.uniform(-right, right), 0.0)
     zoomed = draws.chance(how.zoom_probability) & touched
     zoom = torch.where(zoomed, draws.uniform(*how.zoom), 1.0)
-    flip_rows = torch.where(draws.chance(how.flip) & touched, -1.0, 1.0)
+    upside_down = how.flip if how.upside_down is None else how.upside_down
+    flip_rows = torch.where(draws.chance(upside_down) & touched, -1.0, 1.0)
     flip_columns = torch.where(draws.chance(how.flip) & touched, -1.0, 1.0)
     # The way back from the view to the image, in pixels about the centre, then in the sampler's units of half a side.
     cosine, sine = angle.cos() / zoom, angle.sin() / zoom

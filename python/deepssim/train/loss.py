@@ -1,4 +1,4 @@
-"""What an encoder is taught: that the cosine of two embeddings is the similarity of the two images."""
+"""What encoders are taught: that a cosine is a similarity, and that copies find each other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["contrast", "cosine_error"]
+__all__ = ["contrast", "cosine_error", "nt_xent"]
 
 _BINS = 10
 
@@ -56,3 +56,28 @@ def contrast(embeddings: Tensor, people: Tensor, group_size: int, n_copies: int,
             total = total + functional.cross_entropy(rows, rows.new_zeros(len(rows), dtype=torch.long))
             n += 1
     return total / n
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Return NT-Xent (Chen et al., A simple framework for contrastive learning, ICML 2020, equation 1).
+
+    Of all other embeddings of both sides each one is to find its partner, by their cosines.
+
+    Args:
+        first: ``(n, dim)``, of any norm.
+        second: ``(n, dim)`` of their partners.
+        temperature: Divides the cosines.
+
+    Returns:
+        The mean over all ``2 n``.
+
+    Example:
+        >>> rows = torch.eye(3)
+        >>> round(float(nt_xent(rows, rows, 1.0)), 4)  # log(1 + 4 / e)
+        0.9048
+    """
+    rows = functional.normalize(torch.cat([first, second]).float(), dim=1)
+    logits = (rows @ rows.T / temperature).fill_diagonal_(float("-inf"))
+    n = len(first)
+    partners = torch.arange(2 * n, device=rows.device).roll(n)
+    return functional.cross_entropy(logits, partners)

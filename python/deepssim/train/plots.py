@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deepssim.disk import replacing
 from deepssim.extras import require
 
-__all__ = ["plot_curves", "plot_predictions"]
+__all__ = ["plot_correlations", "plot_curves", "plot_predictions"]
 
 
 def plot_curves(log: Sequence[Mapping[str, Any]], path: Path, errors: Mapping[str, str], title: str) -> None:
@@ -66,6 +66,36 @@ def plot_predictions(target: NDArray[np.float32], cosine: NDArray[np.float32], p
     errors = [np.abs(cosine - target)[place == k].mean() if (place == k).any() else 0.0 for k in range(10)]
     bars.bar(edges[:-1] + 0.05, errors, width=0.085)
     bars.set(xlabel="SSIM", ylabel="mean absolute error", title="By tenth of the similarity")
+    _save(figure, path)
+
+
+def plot_correlations(
+    unrelated: NDArray[np.float64], copies: NDArray[np.float64], threshold: float, path: Path
+) -> None:
+    """Draw where the scores of unrelated images and of copies lie, and a threshold, as a PNG.
+
+    Args:
+        unrelated: ``(n,)`` score of each image with its nearest one of another person.
+        copies: ``(m,)`` score of each image with a view of it.
+        threshold: From which on a pair is a copy.
+        path: The file.
+    """
+    require("matplotlib", "train")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    bins = np.linspace(min(0.0, float(unrelated.min()), float(copies.min())), 1.0, 61)
+    for scores, label in (
+        (unrelated, "training image to its nearest validation image"),
+        (copies, "validation image to a view of it"),
+    ):
+        shares = np.full(len(scores), 100 / len(scores))
+        axes.hist(scores, bins.tolist(), weights=shares, alpha=0.6, label=f"{label} ({len(scores):,})")
+    axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"threshold {threshold:.4f}")
+    axes.set(xlabel="correlation of the embeddings", ylabel="% of images", xlim=(bins[0], 1.0))
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+    axes.grid(alpha=0.3)
     _save(figure, path)
 
 
