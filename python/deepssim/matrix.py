@@ -10,22 +10,24 @@ import hashlib
 import json
 import os
 import time
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepssim.disk import FILE_MODE, replacing, work_folder, write_json
+from deepssim.disk import FILE_MODE, work_folder, write_json
 from deepssim.errors import MemoryLimitError, UsageError
 from deepssim.image_ops import similarity_matrix
 from deepssim.image_ops.similarity import Window
 from deepssim.images import ImageOptions, Listing, list_images, listing_signature
 from deepssim.pixel_set import PixelRules, PixelSet, Size, read_pixel_set
 from deepssim.progress import Progress, Silent
+from deepssim.reference.files import MATRIX_SUFFIXES, read_index, write_index, write_matrix
+from deepssim.reference.layout import list_keys, split_layout
+from deepssim.reference.names import identifiers
 from deepssim.tables import write_csv
 
 __all__ = ["MatrixKind", "MatrixOptions", "MatrixResult", "compute_matrix"]
@@ -36,7 +38,6 @@ MatrixKind = Literal["ssim", "fsim", "ncc"]
 _TILE_SIDE = 1024
 _LEAST_SIDE = {"fsim": 2, "ncc": 1}
 _LEAST_WINDOW = {"uniform": 7, "gaussian": 11}
-_HALF_STEP = 0.0005  # of float16 below 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class MatrixOptions:
         memory_limit: Bytes for the images held at a time; 0: no limit. Terms of the comparison take 64 MiB more.
         threads: 0: all processors that this process may use.
         max_skipped: Share of a set that may be left out before the result counts as incomplete.
+        float16: Whether an ``.npz`` holds float16, as the reference implementation writes it: steps of .0005 below 1.
     """
 
     kind: MatrixKind = "ssim"
@@ -64,6 +66,7 @@ class MatrixOptions:
     memory_limit: int = 2 * 2**30
     threads: int = 0
     max_skipped: float = 0.01
+    float16: bool = False
 
     def rules(self) -> PixelRules:
         """Return what happens to every image."""
@@ -184,10 +187,12 @@ class _Grid:
 
 def compute_matrix(
     real: str | Path,
-    synthetic: str | Path,
+    synthetic: str | Path | None,
     out: Path,
     options: MatrixOptions | None = None,
     *,
+    real_keys: Path | None = None,
+    synthetic_keys: Path | None = None,
     real_index: Path | None = None,
     synthetic_index: Path | None = None,
     progress: Progress | None = None,
@@ -199,11 +204,15 @@ def compute_matrix(
 
     Args:
         real: Folder, file or manifest, as `list_images` takes them.
-        synthetic: The same.
+        synthetic: The same. None: `real` is one folder for both; images called ``training`` are the real ones, if keys
+            do not say which are which.
         out: ``.npy``: dense float32 ``(n_real, n_synthetic)``, with the indices as CSV (row or column, id, path).
-            ``.npz``: what the reference implementation of DeepSSIM reads: key ``data``, float16 (steps of .0005 below
-            1), with the indices as ``.npz``, key ``data``, strings ``<folder>___<stem>``.
+            ``.npz``: what the reference implementation of DeepSSIM reads: key ``data``, with the indices as ``.npz``,
+            key ``data``, strings ``<folder>___<stem>``.
         options: What is computed.
+        real_keys: An index (`deepssim.reference.read_index`) of the real images to compare, in the order of the rows;
+            None: all. An image among them that cannot be used is a row of NaN.
+        synthetic_keys: The same of the synthetic images and the columns.
         real_index: Where to write what the rows are; None: beside `out`, as ``NAME.real.csv`` or ``NAME.real.npz``.
         synthetic_index: What the columns are; None: ``NAME.synthetic.csv`` or ``NAME.synthetic.npz``.
         progress: Told of what is done.
@@ -212,8 +221,8 @@ def compute_matrix(
         What was written. ``NAME.skipped.csv`` lists what was left out.
 
     Raises:
-        UsageError: Images differ in size, are too small, or none of a set can be used; `out` has another suffix or
-            lies among the images.
+        UsageError: Images differ in size, are too small, or none of a set can be used; keys name no image (all are
+            named); `out` has another suffix or lies among the images.
         MemoryLimitError: The memory limit is too small.
 
     Example:
@@ -229,24 +238,25 @@ def compute_matrix(
     progress = progress or Silent()
     out = out.absolute()
     targets = _Targets.of(out, real_index, synthetic_index)
-    for source in (real, synthetic):
+    for source in (real, synthetic if synthetic is not None else real):
         if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
             raise UsageError(f"{out} lies inside the images ({source}): name a file outside for the matrix")
-    listings = (list_images(real, options.images), list_images(synthetic, options.images))
+    keys = [None if path is None else read_index(path) for path in (real_keys, synthetic_keys)]
+    listings = _listings(real, synthetic, keys, options)
     make_parent(out)
     with work_folder(out, _fingerprint(listings, options)) as work:
         sets = _read_sets(listings, work, options, progress)
-        names = [_names(one, listing) for one, listing in zip(sets, listings, strict=True)] if (
-            targets.is_reference) else []  # fmt: skip
+        sides = tuple(_Side(*parts) for parts in zip(sets, listings, keys, strict=True))
+        names = [side.names() for side in sides] if targets.is_reference else []
         grid = _Grid(work, len(sets[0]), len(sets[1]), options.tile_side(sets[0].size))
         started = time.monotonic()
         _fill(grid, sets, options, progress)
         seconds = time.monotonic() - started
         targets.write_indices(sets, names)
-        targets.write_matrix(grid)
+        targets.write_matrix(grid, sides, float16=options.float16)
     n_left_out = [one.n_skipped for one in sets]
     return MatrixResult(
-        targets.out, targets.real, targets.synthetic, targets.skipped, len(sets[0]), len(sets[1]), sets[0].size,
+        targets.out, targets.real, targets.synthetic, targets.skipped, len(sides[0]), len(sides[1]), sets[0].size,
         n_left_out[0], n_left_out[1], sum(one.n_resized for one in sets), sum(one.n_scaled for one in sets),
         any(n > options.max_skipped * (n + len(one)) for n, one in zip(n_left_out, sets, strict=True)),
         round(seconds, 3),
@@ -267,10 +277,64 @@ def make_parent(path: Path) -> None:
         raise UsageError(f"cannot make the folder {path.parent}: {error.strerror}") from error
 
 
+# Options that the numbers do not depend on.
+_NOT_IN_TILES = ("threads", "max_skipped", "float16")
+
+
+def _listings(
+    real: str | Path, synthetic: str | Path | None, keys: Sequence[Sequence[str] | None], options: MatrixOptions
+) -> tuple[Listing, Listing]:
+    if synthetic is None and keys[0] is None and keys[1] is None:
+        return split_layout(list_images(real, options.images))
+    if synthetic is None and None in keys:
+        raise UsageError(f"of one folder, {real}, either both sets are named by keys or none: give two folders, or the "
+                         "keys of both")  # fmt: skip
+    first, second = (
+        list_images(source, options.images) if one is None else list_keys(source, one, options.images)
+        for source, one in zip((real, real if synthetic is None else synthetic), keys, strict=True)
+    )
+    return first, second
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The rows or the columns of the matrix that is written.
+
+    Attributes:
+        images: Those that could be used.
+        listing: Of all.
+        keys: What was asked for; None: all images that can be used.
+    """
+
+    images: PixelSet
+    listing: Listing
+    keys: Sequence[str] | None
+
+    def __len__(self) -> int:
+        return len(self.images) if self.keys is None else len(self.keys)
+
+    def places(self) -> NDArray[np.intp]:
+        """Return where each usable image lies, ascending."""
+        if self.keys is None:
+            return np.arange(len(self.images))
+        number = {file.path: k for k, file in enumerate(self.listing.files)}
+        return np.array([number[path] for path in self.images.paths], np.intp)
+
+    def names(self) -> list[str]:
+        """Return how the reference implementation calls them.
+
+        Raises:
+            UsageError: Two images would have one name.
+        """
+        if self.keys is not None:
+            return list(self.keys)
+        return identifiers(self.images.ids, self.images.paths, self.listing.root.name)
+
+
 def _fingerprint(listings: Sequence[Listing], options: MatrixOptions) -> str:
     facts = {
         "images": [(str(listing.root), listing.source, listing_signature(listing)) for listing in listings],
-        "options": {key: value for key, value in asdict(options).items() if key not in ("threads", "max_skipped")},
+        "options": {key: value for key, value in asdict(options).items() if key not in _NOT_IN_TILES},
     }
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -329,27 +393,6 @@ def _count(extent: tuple[slice, slice]) -> int:
     return rows * columns
 
 
-def _names(images: PixelSet, listing: Listing) -> list[str]:
-    """Return the names by which the reference implementation knows images: ``<folder>___<stem>``.
-
-    Raises:
-        UsageError: Two images would have one name.
-    """
-    names: dict[str, str] = {}
-    for image_id, path in zip(images.ids, images.paths, strict=True):
-        file = PurePosixPath(path)
-        folder = file.parent.name or listing.root.name
-        frame = image_id[len(path) :] if image_id.startswith(f"{path}#") else ""
-        name = f"{folder}___{file.stem}{frame}"
-        if name in names:
-            raise UsageError(
-                f"'{names[name]}' and '{image_id}' would both be called '{name}' in the reference's files: "
-                "give --out a name that ends in .npy"
-            )
-        names[name] = image_id
-    return list(names)
-
-
 @dataclass(frozen=True, slots=True)
 class _Targets:
     """The files of a result."""
@@ -362,8 +405,8 @@ class _Targets:
 
     @classmethod
     def of(cls, out: Path, real: Path | None, synthetic: Path | None) -> _Targets:
-        if out.suffix not in (".npy", ".npz"):
-            raise UsageError(f"{out.name} must end in .npy (float32) or .npz (the reference's float16 file)")
+        if out.suffix not in MATRIX_SUFFIXES:
+            raise UsageError(f"{out.name} must end in .npy or .npz (the reference's file)")
         suffix = ".npz" if out.suffix == ".npz" else ".csv"
         targets = cls(
             out,
@@ -384,27 +427,36 @@ class _Targets:
         for k, (path, place) in enumerate(((self.real, "row"), (self.synthetic, "column"))):
             make_parent(path)
             if self.is_reference:
-                with replacing(path) as temporary, temporary.open("wb") as file:
-                    np.savez(file, data=np.array(names[k]))
+                write_index(path, names[k])
             else:
                 rows = enumerate(zip(sets[k].ids, sets[k].paths, strict=True))
                 write_csv(path, (place, "id", "path"), ((n, *texts) for n, texts in rows))
         write_skipped(self.skipped, dict(zip(("real", "synthetic"), sets, strict=True)))
 
-    def write_matrix(self, grid: _Grid) -> None:
-        """Give the matrix its name, or make the reference's file of it."""
-        if not self.is_reference:
+    def write_matrix(self, grid: _Grid, sides: Sequence[_Side], *, float16: bool) -> None:
+        """Give the matrix its name, or make a file of another kind of it."""
+        rows, columns = sides
+        if not self.is_reference and grid.shape == (len(rows), len(columns)):
             grid.path.replace(self.out)
             return
-        with (
-            replacing(self.out) as temporary,
-            zipfile.ZipFile(temporary, "w") as archive,
-            archive.open("data.npy", "w", force_zip64=True) as member,
-        ):
-            header = {"descr": "<f2", "fortran_order": False, "shape": grid.shape}
-            np.lib.format.write_array_header_1_0(member, header)
-            for rows in grid.rows():
-                member.write(rows.astype("<f2").tobytes())
+        places = rows.places(), columns.places()
+        bands = _in_place(grid.rows(), places[0], places[1], (len(rows), len(columns)))
+        write_matrix(self.out, (len(rows), len(columns)), bands, float16=float16 and self.is_reference)
+
+
+def _in_place(
+    bands: Iterator[NDArray[np.float32]], rows: NDArray[np.intp], columns: NDArray[np.intp], shape: tuple[int, int]
+) -> Iterator[NDArray[np.float32]]:
+    """Put the numbers of usable images in their places among all, where the others have NaN."""
+    done = n_read = 0
+    for band in bands:
+        own = rows[n_read : n_read + len(band)]
+        n_read += len(band)
+        wide = np.full((int(own[-1]) + 1 - done, shape[1]), np.nan, np.float32)
+        wide[np.ix_(own - done, columns)] = band
+        done += len(wide)
+        yield wide
+    yield np.full((shape[0] - done, shape[1]), np.nan, np.float32)
 
 
 def write_skipped(path: Path, sets: Mapping[str, PixelSet]) -> None:

@@ -79,7 +79,7 @@ def test_rows_are_real_and_columns_synthetic_images(deepssim, sets, tmp_path, ar
 def test_npz_is_what_the_reference_reads(deepssim, sets, tmp_path):
     real, synthetic, a, b = sets
     done = deepssim(
-        "matrix", "ssim", real, synthetic, "--out", tmp_path / "m.npz",
+        "matrix", "ssim", real, synthetic, "--out", tmp_path / "m.npz", "--float16",
         "--real-indices", tmp_path / "real.npz", "--synthetic-indices", tmp_path / "synth.npz",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -91,6 +91,84 @@ def test_npz_is_what_the_reference_reads(deepssim, sets, tmp_path):
     np.testing.assert_array_equal(values, np.array(expected, np.float32).astype(np.float16))
     assert np.load(tmp_path / "real.npz")["data"].tolist() == [f"p{n:02d}___training" for n in range(7)]
     assert np.load(tmp_path / "synth.npz")["data"].shape == (5,)
+    done = deepssim("matrix", "ssim", real, synthetic, "--out", tmp_path / "m.npz", "-q")
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "m.npz")["data"].dtype == np.float32
+    np.testing.assert_allclose(np.load(tmp_path / "m.npz")["data"], expected, atol=1e-6)
+    assert deepssim("matrix", "ncc", real, synthetic, "--out", tmp_path / "m.npy", "--float16", "-q").returncode == 2
+
+
+def in_layout(tmp_path: Path, n_people: int = 4) -> tuple[Path, dict[str, np.ndarray]]:
+    rng = np.random.default_rng(1)
+    images = {
+        f"p{k}___{name}": rng.integers(0, 256, (16, 12), dtype=np.uint8)
+        for k in range(n_people)
+        for name in ("training", "gen-0", "gen-1")
+    }
+    for key, image in images.items():
+        path = tmp_path / "data" / key.split("___")[0] / f"{key.split('___')[1]}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Picture.fromarray(image).save(path)
+    return tmp_path / "data", images
+
+
+def test_rows_and_columns_follow_the_given_indices(deepssim, tmp_path):
+    data, images = in_layout(tmp_path)
+    real, synthetic = ["p3___training", "p0___training"], ["p1___gen-1", "p0___gen-0", "p3___gen-0"]
+    np.savez(tmp_path / "r.npz", data=np.array(real))
+    np.savez(tmp_path / "s.npz", data=np.array(synthetic))
+    done = deepssim("matrix", "ssim", data, "--real-keys", tmp_path / "r.npz", "--synth_keys", tmp_path / "s.npz",
+                    "--out", tmp_path / "m.npz", "-q")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    expected = [
+        [image_ops.ssim(images[a], images[b], data_range=None, with_z_score=True) for b in synthetic] for a in real
+    ]
+    np.testing.assert_allclose(np.load(tmp_path / "m.npz")["data"], expected, atol=1e-6)
+    assert np.load(tmp_path / "m.real.npz")["data"].tolist() == real
+    assert np.load(tmp_path / "m.synthetic.npz")["data"].tolist() == synthetic
+
+
+def test_what_keys_name_and_cannot_be_used_is_nan_in_its_place(deepssim, tmp_path):
+    data, _ = in_layout(tmp_path)
+    for key in ("p1/training", "p2/gen-0", "p3/gen-1"):
+        Picture.fromarray(np.zeros((16, 12), np.uint8)).save(data / f"{key}.png")
+    real = [f"p{k}___training" for k in range(4)]
+    synthetic = [f"p{k}___gen-{n}" for k in range(4) for n in range(2)]
+    np.savez(tmp_path / "r.npz", data=np.array(real))
+    np.savez(tmp_path / "s.npz", data=np.array(synthetic))
+    for name in ("m.npz", "m.npy"):
+        done = deepssim("matrix", "ncc", data, "--real-keys", tmp_path / "r.npz", "--synthetic-keys",
+                        tmp_path / "s.npz", "--out", tmp_path / name)  # fmt: skip
+        assert done.returncode == 4
+        assert "NaN" in done.stdout
+    found = np.load(tmp_path / "m.npz")["data"]
+    missing = np.zeros((4, 8), bool)
+    missing[1], missing[:, [4, 7]] = True, True
+    np.testing.assert_array_equal(np.isnan(found), missing)
+    np.testing.assert_array_equal(np.load(tmp_path / "m.npy"), found)
+
+
+def test_unknown_keys_are_all_named(deepssim, tmp_path):
+    data, _ = in_layout(tmp_path)
+    np.savez(tmp_path / "r.npz", data=np.array(["p0___training", "p9___training", "../x___training"]))
+    np.savez(tmp_path / "s.npz", data=np.array(["p0___gen-0"]))
+    keys = ("--real-keys", tmp_path / "r.npz", "--synthetic-keys", tmp_path / "s.npz")
+    done = deepssim("matrix", "ssim", data, *keys, "--out", tmp_path / "m.npz", "-q")
+    assert done.returncode == 2
+    assert "p9___training" in done.stderr
+    assert "../x___training" in done.stderr
+    assert "p0___training" not in done.stderr
+    done = deepssim("matrix", "ssim", data, *keys[:2], "--out", tmp_path / "m.npz", "-q")
+    assert done.returncode == 2
+    assert "both" in done.stderr
+
+
+def test_one_folder_is_divided_by_the_name_of_its_images(deepssim, tmp_path):
+    data, _ = in_layout(tmp_path)
+    done = deepssim("matrix", "ncc", data, "--out", tmp_path / "m.npz", "-q")
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "m.real.npz")["data"].tolist() == [f"p{k}___training" for k in range(4)]
+    assert np.load(tmp_path / "m.npz")["data"].shape == (4, 8)
 
 
 def test_one_name_for_two_images_is_refused_in_the_references_files(deepssim, sets, tmp_path):

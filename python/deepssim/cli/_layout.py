@@ -69,12 +69,12 @@ def refuse_others(ctx: click.Context, *, is_layout: bool) -> None:
     given = [p for p in ctx.command.params if ctx.get_parameter_source(p.name or "") == ParameterSource.COMMANDLINE]
     if is_layout:
         odd = [p for p in given if p.name not in (*SHARED, *OWN, "reference_layout")]
-        text = "mean nothing with --reference-layout, which writes all scores and judges none"
+        text = "not with --reference-layout, which writes all scores and judges none"
     else:
         odd = [p for p in given if p.name in OWN]
-        text = "go with --reference-layout"
+        text = "only with --reference-layout"
     if odd:
-        raise click.UsageError(f"{', '.join(max(p.opts, key=len) for p in odd)} {text}")
+        raise click.UsageError(f"{', '.join(max(p.opts, key=len) for p in odd)}: {text}")
 
 
 def run_layout(

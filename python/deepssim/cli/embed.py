@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -23,6 +24,9 @@ from deepssim.cli._options import echo_json, image_options, run_options, talk_op
 )
 @click.option("--gallery/--no-gallery", default=False,
               help="Embed real images as audit does: in several views, where the metric has any.")  # fmt: skip
+@click.option("--reference-layout", "part", type=click.Choice(["real", "synthetic"]),
+              help="Of a folder UID/NAME.png as the reference implementation lays it out: the images called training "
+              "(real) or all others (synthetic).  [default: all images]")  # fmt: skip
 @talk_options
 @click.pass_context
 def command(
@@ -39,6 +43,7 @@ def command(
     max_skipped: float,
     working: bool,
     gallery: bool,
+    part: Literal["real", "synthetic"] | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -51,17 +56,21 @@ def command(
     \b
     deepssim embed train/ --out train.store --group-by parent --gallery
     deepssim embed generated/ --out generated.store --metric train.store
+    deepssim embed data/ --reference-layout real --metric brain --out real.store
     """
     from deepssim.cli._progress import make_progress
     from deepssim.domain import find_metric
     from deepssim.embed import Encoder
     from deepssim.images import ImageOptions, list_images
+    from deepssim.reference.layout import one_part
     from deepssim.store import count_skipped
     from deepssim.store_build import build_store
 
     progress = make_progress(quiet)
     options = ImageOptions(slices=slices, axis=axis, group_by=group_by, max_pixels=max_pixels)
     listing = list_images(images, options)
+    if part is not None:
+        listing = one_part(listing, part)
     found = find_metric(metric, lambda: listing, threads=threads or None, say=progress.status)
     encoder = Encoder(found, device=device, threads=threads)
     with progress.track("images", listing.n_expected) as advance:

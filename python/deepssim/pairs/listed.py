@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 
 from deepssim.disk import work_folder
 from deepssim.errors import UsageError
-from deepssim.images import Listing, ReadTask, list_images, listing_signature
+from deepssim.images import Listing, list_images, listing_signature
 from deepssim.images.text import one_line
 from deepssim.matrix import make_parent, write_skipped
 from deepssim.pairs.choose import Chooser, PairOptions, PairResult, Registered, Target, warnings_of, write_pairs
 from deepssim.pairs.compare import Checkpoint, Stored, compare_blocks, register_pairs
 from deepssim.pairs.draw import Indices
-from deepssim.pairs.keys import key_of
 from deepssim.pairs.near import nearest
 from deepssim.pairs.people import SPLITS, choose_people, people_of, split_people
 from deepssim.pixel_set import PixelRules, PixelSet, read_pixel_set
 from deepssim.progress import Progress, Silent
+from deepssim.reference.layout import single_images, split_layout
+from deepssim.reference.names import key_of
 
 __all__ = ["RULES", "count_people", "list_pairs", "too_many"]
 
 # What the trainer reads: 8-bit grey.
 RULES = PixelRules(with_byte_range=True, least_side=7, with_rounding=True)
-_REAL_NAME = "training"
 # Real images that are registered with each synthetic one before any other, at most.
 _NEAREST = 8
 _FORMATS = ("raster", "dicom")
@@ -133,14 +133,7 @@ def _listings(
     """List both sets; beside each, how many of its images are compared."""
     here, there = Path(real), Path(synthetic)
     if here.is_dir() and there.is_dir() and here.resolve() == there.resolve():
-        whole = list_images(real, options.images)
-        is_real = [PurePosixPath(file.path).stem == _REAL_NAME for file in whole.files]
-        if not 0 < sum(is_real) < len(is_real):
-            raise UsageError(
-                f"one folder for both needs real images called {_REAL_NAME} and others, and {one_line(str(real))} has "
-                f"{sum(is_real):,} and {len(is_real) - sum(is_real):,}: name two folders, or one alone to make partners"
-            )
-        both = [_only(whole, np.flatnonzero(np.equal(is_real, wanted))) for wanted in (True, False)]
+        both = list(split_layout(list_images(real, options.images)))
     else:
         a, b = here.resolve(), there.resolve()
         if here.is_dir() and there.is_dir() and (a.is_relative_to(b) or b.is_relative_to(a)):
@@ -153,7 +146,7 @@ def _listings(
                 f"'{one_line(odd)}' of {one_line(listing.source)} may hold several images, and a list of pairs names "
                 "files of one: write them as PNG files first"
             )
-    both = [_only(one, np.arange(len(one.files))) for one in both]
+    both = [single_images(one) for one in both]
     n_real, n_synthetic = len(both[0].files), len(both[1].files)
     most = options.most_compared
     if target == "registered":
@@ -165,18 +158,11 @@ def _listings(
     return [(both[0], n_real), (both[1], n_synthetic)]
 
 
-def _only(listing: Listing, chosen: NDArray[np.intp]) -> Listing:
-    """Return a listing of some of the files, each one task."""
-    files = [listing.files[k] for k in chosen.tolist()]
-    tasks = [ReadTask(k, None, None) for k in range(len(files))]
-    return replace(listing, files=files, tasks=tasks, n_expected=len(files))
-
-
 def _thinned(listing: Listing, n: int, options: PairOptions) -> Listing:
     if n >= len(listing.files):
         return listing
     people = [file.group or file.path for file in listing.files]
-    return _only(listing, choose_people(people, n, options.seed, "compared"))
+    return single_images(listing, choose_people(people, n, options.seed, "compared"))
 
 
 def _fingerprint(listings: Sequence[Listing], options: PairOptions, target: Target) -> str:

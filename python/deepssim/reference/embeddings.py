@@ -24,7 +24,7 @@ from deepssim.reference.names import REAL_NAME, SEPARATOR
 from deepssim.store import Store
 from deepssim.store_build import write_store
 
-__all__ = ["holds_embeddings", "read_embeddings", "replacing_embeddings", "write_embeddings"]
+__all__ = ["check_replaceable", "holds_embeddings", "read_embeddings", "replacing_embeddings", "write_embeddings"]
 
 _SUFFIX = ".npz"
 _CHUNK_ROWS = 4096
@@ -50,12 +50,11 @@ def _strangers(entries: Iterable[Path]) -> list[str]:
     return sorted(e.name for e in entries if SEPARATOR not in e.name or e.suffix != _SUFFIX or not e.is_file())
 
 
-@contextmanager
-def replacing_embeddings(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to write to; on success it takes the place of `folder`, else it is removed.
+def check_replaceable(folder: Path) -> None:
+    """Refuse a place for embeddings where other things lie.
 
     Raises:
-        UsageError: What lies at `folder` is more than embeddings; it stays as it is.
+        UsageError: What lies there is more than embeddings.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file, and the embeddings need a folder of that name")
@@ -65,6 +64,16 @@ def replacing_embeddings(folder: Path) -> Iterator[Path]:
             f"{folder} holds other things than embeddings ({some(strangers, 3)}) and would be replaced: name another "
             "folder for the embeddings"
         )
+
+
+@contextmanager
+def replacing_embeddings(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to write to; on success it takes the place of `folder`, else it is removed.
+
+    Raises:
+        UsageError: What lies at `folder` is more than embeddings; it stays as it is.
+    """
+    check_replaceable(folder)
     make_private_folder(folder.parent)
     for stale in folder.parent.glob(f".{folder.name}.*.partial"):
         shutil.rmtree(stale, ignore_errors=True)

@@ -18,7 +18,7 @@ from deepssim.images import ImageOptions, Listing, ReadTask, list_images
 from deepssim.images.text import one_line, some
 from deepssim.reference.names import REAL_NAME, file_of
 
-__all__ = ["Part", "files_of", "list_keys", "one_part", "split_layout"]
+__all__ = ["Part", "files_of", "list_keys", "one_part", "single_images", "split_layout"]
 
 Part = Literal["real", "synthetic"]
 _SHOWN = 10
@@ -89,6 +89,27 @@ def files_of(listing: Listing, chosen: NDArray[np.intp]) -> Listing:
     )
 
 
+def single_images(listing: Listing, chosen: NDArray[np.intp] | None = None) -> Listing:
+    """Return a listing of files that hold one image each, in the order that is asked for.
+
+    Args:
+        listing: Of all.
+        chosen: ``(n,)`` places in ``listing.files``; None: all.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in "ab":
+        ...         np.save(Path(folder, f"{name}.npy"), np.eye(8))
+        ...     [file.path for file in single_images(list_images(folder), np.array([1, 0])).files]
+        ['b.npy', 'a.npy']
+    """
+    places = range(len(listing.files)) if chosen is None else chosen.tolist()
+    files = [listing.files[k] for k in places]
+    tasks = [ReadTask(k, None, None) for k in range(len(files))]
+    return replace(listing, files=files, tasks=tasks, n_expected=len(files))
+
+
 def list_keys(folder: str | Path, keys: Sequence[str], options: ImageOptions | None = None) -> Listing:
     """List the images that keys name, in the order of the keys.
 
@@ -99,7 +120,6 @@ def list_keys(folder: str | Path, keys: Sequence[str], options: ImageOptions | N
 
     Raises:
         UsageError: The folder cannot be read, or keys name no image there; all are named.
-        ImageError: Never; images are not read.
 
     Example:
         >>> import tempfile
@@ -125,9 +145,7 @@ def list_keys(folder: str | Path, keys: Sequence[str], options: ImageOptions | N
     if len(set(chosen)) < len(chosen):
         twice = [key for key, place in zip(keys, chosen, strict=True) if chosen.count(place) > 1]
         raise UsageError(f"keys name one image twice: {some(twice, _SHOWN)}")
-    single = files_of(listing, np.array(chosen, np.intp))
-    tasks = [ReadTask(k, None, None) for k in range(len(chosen))]
-    return replace(single, ignored=[], tasks=tasks, n_expected=len(tasks))
+    return replace(single_images(listing, np.array(chosen, np.intp)), ignored=[])
 
 
 def _place(key: str, places: dict[str, int], stems: dict[str, list[int]]) -> int | None:

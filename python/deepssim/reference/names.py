@@ -95,7 +95,7 @@ def identifiers(ids: Sequence[str], paths: Sequence[str], root: str) -> list[str
         if name.split(SEPARATOR) != parts or len(name.encode("utf-8", "surrogateescape")) > _MOST_BYTES:
             odd.append(image)
         elif name in names:
-            twice.append(f"{names[name]} and {image}")
+            twice.append(f"{name}, of {names[name]} and {image}")
         names[name] = image
     if odd:
         raise UsageError(

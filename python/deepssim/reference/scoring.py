@@ -29,6 +29,7 @@ from deepssim.images import COUNTED_CODES, Listing, Skipped, listing_signature
 from deepssim.images.text import some
 from deepssim.progress import Progress, Silent
 from deepssim.reference.embeddings import (
+    check_replaceable,
     holds_embeddings,
     read_embeddings,
     replacing_embeddings,
@@ -167,6 +168,7 @@ def score_layout(
     parts = split_layout(listing)
     job = _Job(folders, options, encoder.metric.name, progress)
     job.refuse_inside(listing)
+    job.band_rows(parts[1].n_expected, encoder.metric.dim)
     facts = {
         "images": [(str(part.root), part.source, listing_signature(part)) for part in parts],
         "metric": (encoder.metric.hash, encoder.provider, encoder.runtime_version),
@@ -284,7 +286,9 @@ class _Job:
 
     @contextmanager
     def work(self, facts: dict[str, Any]) -> Iterator[Path]:
-        """Hold a folder for work under way beside the matrix."""
+        """Hold a folder for work under way beside the matrix; refuse what cannot be written before anything is done."""
+        if self.embeddings is not None:
+            check_replaceable(self.embeddings)
         text = json.dumps(facts, sort_keys=True, default=str)
         for folder in (self.folders.matrices, self.folders.indices):
             make_private_folder(folder)
@@ -335,19 +339,28 @@ class _Job:
             for store, one in zip(stores, names, strict=True):
                 write_embeddings(new, store, one, advance)
 
+    def band_rows(self, n_columns: int, dim: int) -> int:
+        """Return how many rows of the matrix are held at a time.
+
+        Raises:
+            MemoryLimitError: The memory limit does not hold one.
+        """
+        # A row of scores, its embedding in two precisions, and what a block of scores takes.
+        row_bytes = 4 * n_columns + 12 * dim + 40 * _MOST_COLUMNS
+        fixed = 12 * dim * _MOST_COLUMNS
+        if self.options.memory_limit == 0:
+            return _MOST_ROWS
+        rows = min(_MOST_ROWS, (self.options.memory_limit - fixed) // row_bytes)
+        if rows < 1:
+            least = fixed + row_bytes
+            raise MemoryLimitError(f"a memory limit of {self.options.memory_limit:,} bytes holds no row of "
+                                   f"{n_columns:,} scores: give at least {least:,}", least)  # fmt: skip
+        return rows
+
     def _bands(self, real: Store, synthetic: Store) -> Iterator[NDArray[np.float32]]:
         """Yield the rows of the matrix, some at a time."""
         n_columns = len(synthetic)
-        # A band of scores, blocks of embeddings in two precisions, and what a block of scores takes.
-        row_bytes = 4 * n_columns + 12 * real.dim + 40 * _MOST_COLUMNS
-        fixed = 12 * synthetic.dim * _MOST_COLUMNS
-        rows = _MOST_ROWS
-        if self.options.memory_limit:
-            rows = min(rows, (self.options.memory_limit - fixed) // row_bytes)
-            if rows < 1:
-                least = fixed + row_bytes
-                raise MemoryLimitError(f"a memory limit of {self.options.memory_limit:,} bytes holds no row of "
-                                       f"{n_columns:,} scores: give at least {least:,}", least)  # fmt: skip
+        rows = self.band_rows(n_columns, real.dim)
         with self.progress.track("pairs", len(real) * n_columns) as advance:
             for _, some_real in real.chunks(rows):
                 band = np.empty((len(some_real), n_columns), np.float32)
