@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-__all__ = ["METRICS", "make_parser", "run", "warn"]
+__all__ = ["METRICS", "call", "fail", "make_parser", "matrix_arguments", "run", "warn"]
 
 # Of the reference's --metric_name, in the order of its help.
 METRICS = ("dar", "chen", "semdedup", "deepssim")
@@ -28,8 +28,14 @@ def warn(text: str) -> None:
     print(f"Warning: {text}", file=sys.stderr)
 
 
-def run(arguments: Sequence[object]) -> NoReturn:
-    """Say what the same command is, and run it; ends the process with the command's exit code.
+def fail(text: str) -> NoReturn:
+    """Print a line on stderr and end with the exit code of a wrong usage."""
+    print(f"Error: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+def call(arguments: Sequence[object]) -> None:
+    """Say what the same command is and run it; ends the process where the command fails.
 
     Args:
         arguments: Of ``deepssim``, the command first; each is made a string.
@@ -38,5 +44,27 @@ def run(arguments: Sequence[object]) -> NoReturn:
 
     texts = [str(argument) for argument in arguments]
     print(f"The same here: {shlex.join(['deepssim', *texts])}", file=sys.stderr)
-    main(texts)
-    raise AssertionError("the command line ends the process")
+    try:
+        main(texts)
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def run(arguments: Sequence[object]) -> NoReturn:
+    """Say what the same command is and run it; ends the process with the command's exit code."""
+    call(arguments)
+    sys.exit(0)
+
+
+def matrix_arguments(kind: str, flags: argparse.Namespace) -> list[object]:
+    """Return the command for a matrix of image similarity."""
+    out = flags.output_matrix_path
+    # There NumPy adds the suffix.
+    out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
+    return [
+        "matrix", kind, flags.dataset_images_dir, "--real-keys", flags.real_indices_path,
+        "--synthetic-keys", flags.synth_indices_path, "--out", out,
+        *(["--float16"] if flags.float16 else []),
+        *([] if flags.num_workers is None else ["--threads", max(1, flags.num_workers)]),
+    ]  # fmt: skip

@@ -1,0 +1,90 @@
+"""What ``--model_path`` of the reference implementation names, as a metric bundle.
+
+There it is a TorchScript archive, a checkpoint or the name of an OpenCLIP model, and is executed or downloaded as it
+is. Here it becomes a bundle in ONNX first, by ``deepssim export``, which reads archives without executing anything; the
+bundle is kept beside the embeddings, under a name that its source decides, and made once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import door
+
+from deepssim import __version__
+
+__all__ = ["bundle_of"]
+
+# What a folder of a training run holds, best first.
+IN_FOLDER = ("best.safetensors", "best_model_jit.pt", "checkpoints/best_model_jit.pt")
+# Options of deepssim export that read a checkpoint of a metric.
+READERS = {"deepssim": "--from-torchscript", "chen": "--sscd", "dar": "--dar"}
+ARCHIVES = (".pt", ".pth", ".torchscript")
+N_SIZED = 64  # images whose size is looked at
+
+
+def bundle_of(model: str, metric: str, images: Path, folder: Path, weights: str | None) -> str:
+    """Return a bundle for a model, exported where it is none yet.
+
+    Args:
+        model: ``--model_path``: a bundle (``.onnx``), an encoder of ``deepssim train`` (``.safetensors``), an archive
+            of TorchScript or a checkpoint of PyTorch (``.pt``, ``.pth``), a folder that holds one, or for
+            ``semdedup`` the name of an OpenCLIP model.
+        metric: ``--metric_name``.
+        images: Whose size the network of ``deepssim`` takes, as it does there.
+        folder: Where the bundle is kept.
+        weights: File of weights of an OpenCLIP model; None: the hub's.
+    """
+    path = Path(model)
+    if path.is_dir() and metric != "semdedup":
+        path = next((path / name for name in IN_FOLDER if (path / name).is_file()), path)
+        if path.is_dir():
+            door.fail(f"{model} holds none of {', '.join(IN_FOLDER)}: give the file of the model")
+    if metric == "semdedup" and path.suffix != ".onnx":
+        source = ["--openclip", model, *(["--weights", weights] if weights else [])]
+        return _exported(source, metric, f"{model} {_digest(weights)}", [], folder)
+    if not path.is_file():
+        door.fail(f"--model_path {model} is no file: give a bundle (.onnx), an encoder of deepssim train "
+                  "(.safetensors) or a published checkpoint (.pt, .pth)")  # fmt: skip
+    if path.suffix == ".onnx":
+        return str(path)
+    size = _size_option(images) if metric == "deepssim" else []
+    if path.suffix == ".safetensors":
+        return _exported([path], metric, _digest(path), size, folder)
+    if path.suffix not in ARCHIVES:
+        door.fail(f"--model_path {model} is none of .onnx, .safetensors, {', '.join(ARCHIVES)}")
+    return _exported([READERS[metric], path], metric, _digest(path), size, folder)
+
+
+def _exported(source: list[object], metric: str, identity: str, size: list[object], folder: Path) -> str:
+    digest = hashlib.sha256(f"{__version__} {identity} {size}".encode()).hexdigest()[:12]
+    bundle = folder / f"{metric}-{digest}.onnx"
+    if not bundle.is_file():  # it appears when it is whole
+        door.call(["export", *source, "--out", bundle, "--name", metric, *size])
+    return str(bundle)
+
+
+def _digest(path: str | Path | None) -> str:
+    if path is None or not Path(path).is_file():
+        return str(path)
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size_option(images: Path) -> list[object]:
+    """Return the size of most images as an option; there the network takes images as they are."""
+    from PIL import Image
+
+    sizes: Counter[tuple[int, int]] = Counter()
+    for file in sorted(images.glob("*/*.png"))[:N_SIZED]:
+        try:
+            with Image.open(file, formats=["PNG"]) as image:
+                sizes[image.height, image.width] += 1
+        except OSError:
+            continue  # the command says what is wrong with it
+    if not sizes:
+        return []
+    (height, width), _ = sizes.most_common(1)[0]
+    return ["--size", f"{height}x{width}"]
