@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from deepssim.errors import UsageError
 from deepssim.evaluate import EXACT, NEAR, UNRELATED
-from deepssim.images.formats import format_of_name
 from deepssim.images.groups import check_group_by, groups_of_paths
 from deepssim.images.text import one_line, some
-from deepssim.pairs.keys import file_of
+from deepssim.reference.names import file_of
 
 __all__ = ["LABEL_WORDS", "LabelledPairs", "find_keys", "read_labelled", "with_groups"]
 
@@ -201,9 +200,10 @@ def _file_form(name: str) -> str:
 
 def _short_form(name: str) -> str:
     """Return folder and stem: how the reference implementation names images."""
-    path = PurePosixPath(_file_form(name))
-    stem = path.stem if format_of_name(path.name) else path.name
-    return f"{path.parent.name}/{stem}"
+    whole, mark, frame = name.rpartition("#")
+    path = PurePosixPath(_file_form(whole if mark else name))
+    stem = path.name[:-7] if path.name.endswith(".nii.gz") else path.stem
+    return f"{path.parent.name}/{stem}{mark}{frame if mark else ''}"
 
 
 def _rows(path: Path) -> tuple[list[tuple[int, str, str, str, str]], bool]:

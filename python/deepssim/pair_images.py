@@ -22,10 +22,10 @@ from deepssim.labelled import LabelledPairs, find_keys
 from deepssim.matching import Reference, Subject
 from deepssim.metric import installed_metrics, load_metric
 from deepssim.pair_scores import PairScores, default_calibration
-from deepssim.pairs.keys import file_of
 from deepssim.parts import S1, S2
 from deepssim.perturbed import perturb_by_id
 from deepssim.progress import Progress, Silent
+from deepssim.reference import file_of
 from deepssim.search import exact_scores
 from deepssim.working import Working, working_image
 
@@ -137,6 +137,7 @@ class ImagePairs:
             UsageError: Images cannot be read or compared, or the metric is unknown.
             MetricError: A bundle cannot be read or run.
         """
+        similarity = "cosine"
         if metric in IN_PLACE:
             scores, detail, calibration = self._in_place(cast(InPlaceKind, metric)), None, default_calibration(metric)
         elif metric.partition(".")[0] == _VERIFIED:
@@ -149,7 +150,8 @@ class ImagePairs:
             bundle = load_metric(metric)
             detail, calibration = None, default_calibration(bundle.name, bundle)
             scores, metric = self._embedded(Encoder(bundle, device=device, threads=self.threads)), bundle.name
-        return PairScores(metric, scores, calibration, detail, self.condition)
+            similarity = bundle.similarity
+        return PairScores(metric, scores, calibration, detail, self.condition, similarity)
 
     def _blocks(self, what: str, *, by_synthetic: bool = False) -> Iterator[Places]:
         """Yield places of pairs, those that share an image together."""

@@ -5,15 +5,10 @@ Only what the list names is read, and a score is the same wherever it comes from
 
 from __future__ import annotations
 
-import csv
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from deepssim.calibration import Calibration, Threshold, installed_calibrations, load_calibration
@@ -23,6 +18,7 @@ from deepssim.images.text import one_line
 from deepssim.labelled import LabelledPairs, find_keys
 from deepssim.metric import Metric, installed_metrics, load_metric
 from deepssim.progress import Progress
+from deepssim.reference import MatrixFile, read_index
 from deepssim.search import exact_scores
 from deepssim.store import Store
 
@@ -52,6 +48,7 @@ class PairScores:
         calibration: Thresholds; None: none are known, and the metric labels nothing.
         detail: ``(n,)`` S2 where pairs were registered, else None.
         condition: How images were seen, where that is not as they lie; empty: as they lie.
+        similarity: Of the metric, one of `deepssim.metric.SIMILARITIES`; "l2" is shown as a distance.
     """
 
     metric: str
@@ -59,6 +56,7 @@ class PairScores:
     calibration: Calibration | None
     detail: Scores | None = None
     condition: str = ""
+    similarity: str = "cosine"
 
     def labels(self) -> Labels:
         """Return the class that the thresholds give each pair, ``(n,)``.
@@ -130,16 +128,18 @@ def scores_from_matrix(
             a score is not finite.
     """
     suffix = ".npz" if matrix.suffix == ".npz" else ".csv"
-    real_index = real_index or matrix.with_suffix(f".real{suffix}")
-    synthetic_index = synthetic_index or matrix.with_suffix(f".synthetic{suffix}")
-    rows, row_paths = _read_index(real_index)
-    columns, column_paths = _read_index(synthetic_index)
-    i = np.array(find_keys(pairs.real_keys, rows, f"the real images of {real_index}", others=row_paths), np.int64)
-    j = np.array(
-        find_keys(pairs.synthetic_keys, columns, f"the synthetic images of {synthetic_index}", others=column_paths),
-        np.int64,
+    indices = (
+        (real_index or matrix.with_suffix(f".real{suffix}"), pairs.real_keys, "real"),
+        (synthetic_index or matrix.with_suffix(f".synthetic{suffix}"), pairs.synthetic_keys, "synthetic"),
     )
-    scores = _pick(matrix, (len(rows), len(columns)), i, j)
+    file = MatrixFile.open(matrix)
+    names = [read_index(path) for path, _, _ in indices]
+    file.check(len(names[0]), len(names[1]))
+    places = [
+        find_keys(keys, known, f"the {which} images of {path}")
+        for known, (path, keys, which) in zip(names, indices, strict=True)
+    ]
+    scores = file.pick(places[0], places[1])
     odd = np.flatnonzero(~np.isfinite(scores))
     if len(odd):
         k = int(odd[0])
@@ -147,74 +147,9 @@ def scores_from_matrix(
             f"{matrix} has {len(odd):,} scores that are not finite among the pairs; the first is of "
             f"{one_line(pairs.real_keys[k])} and {one_line(pairs.synthetic_keys[k])}"
         )
-    return PairScores(metric, scores, default_calibration(metric))
-
-
-def _read_index(path: Path) -> tuple[list[str], list[str] | None]:
-    """Return ids, and paths where the index has them."""
-    try:
-        if path.suffix == ".csv":
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                table = list(csv.DictReader(file))
-            if table and "id" not in table[0]:
-                raise UsageError(f"{path} has no column id: give the index that deepssim matrix wrote")
-            ids = [row["id"].removeprefix("'") for row in table]
-            return ids, [row["path"].removeprefix("'") for row in table] if table and "path" in table[0] else None
-        with np.load(path, allow_pickle=False) as archive:
-            names = archive["data"]
-    except (OSError, ValueError, KeyError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile) as error:
-        what = error.strerror if isinstance(error, OSError) and error.strerror else one_line(str(error))
-        raise UsageError(f"the index {path} cannot be read: {what}") from error
-    if names.ndim != 1 or names.dtype.kind != "U":
-        raise UsageError(f"the index {path} is no list of names: give the one that lies with the matrix")
-    return [str(name) for name in names.tolist()], None
-
-
-def _pick(path: Path, shape: tuple[int, int], rows: Places, columns: Places) -> Scores:
-    """Return elements of a matrix, read some rows at a time."""
-    out = np.empty(len(rows), np.float64)
-    order = np.argsort(rows, kind="stable")
-    sorted_rows = rows[order]
-    for first, block in _blocks(path, shape):
-        lo, hi = np.searchsorted(sorted_rows, (first, first + len(block)))
-        chosen = order[lo:hi]
-        out[chosen] = block[rows[chosen] - first, columns[chosen]]
-    return out
-
-
-def _blocks(path: Path, shape: tuple[int, int]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield the first row of some rows of a matrix, and these rows."""
-    try:
-        if path.suffix != ".npz":
-            with path.open("rb") as file:
-                yield from _rows_of(path, file, shape)
-            return
-        with zipfile.ZipFile(path) as archive, archive.open("data.npy") as member:
-            yield from _rows_of(path, member, shape)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        what = error.strerror if isinstance(error, OSError) and error.strerror else one_line(str(error))
-        raise UsageError(f"the matrix {path} cannot be read: {what}") from error
-
-
-def _rows_of(path: Path, file: IO[bytes], shape: tuple[int, int]) -> Iterator[tuple[int, NDArray[Any]]]:
-    version = npy.read_magic(file)
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    found, is_fortran, dtype = read_header(file)
-    if len(found) != 2 or dtype.kind != "f" or is_fortran:
-        raise UsageError(f"{path} is no matrix of floating-point scores, real images by row")
-    if found != shape:
-        raise UsageError(
-            f"{path} has {found[0]:,} x {found[1]:,} scores, its indices have {shape[0]:,} real and {shape[1]:,} "
-            "synthetic images: give the indices that lie with it"
-        )
-    row_bytes = max(1, shape[1] * dtype.itemsize)
-    step = max(1, _BLOCK_BYTES // row_bytes)
-    for first in range(0, shape[0], step):
-        n = min(step, shape[0] - first)
-        data = file.read(n * row_bytes)
-        if len(data) < n * shape[1] * dtype.itemsize:
-            raise EOFError("the file ends early")
-        yield first, np.frombuffer(data, dtype).reshape(n, shape[1])
+    bundle = load_metric(metric) if metric in installed_metrics() else None
+    similarity = "cosine" if bundle is None else bundle.similarity
+    return PairScores(metric, scores, default_calibration(metric, bundle), similarity=similarity)
 
 
 def scores_from_stores(pairs: LabelledPairs, real: Path, synthetic: Path) -> PairScores:
@@ -249,7 +184,8 @@ def scores_from_stores(pairs: LabelledPairs, real: Path, synthetic: Path) -> Pai
         rows = [_gather(store, at[chosen]) for store, at in zip(stores, places, strict=True)]
         out[chosen] = exact_scores(rows[0], rows[1])
     name = str(first["name"])
-    return PairScores(name, out, default_calibration(name, _bundle(name, str(first["hash"]))))
+    calibration = default_calibration(name, _bundle(name, str(first["hash"])))
+    return PairScores(name, out, calibration, similarity=str(first["similarity"]))
 
 
 def groups_of_store(path: Path, keys: tuple[str, ...]) -> dict[str, str | None]:

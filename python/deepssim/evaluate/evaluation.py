@@ -73,6 +73,7 @@ class MetricEvaluation:
         scores: ``(n,)`` score of each pair.
         detail: ``(n,)`` S2 of each registered pair; None for other metrics.
         labels: ``(n,)`` class that the thresholds give; None without.
+        similarity: Of the metric; the scores of "l2" are shown as distances.
     """
 
     name: str
@@ -86,6 +87,7 @@ class MetricEvaluation:
     scores: Scores
     detail: Scores | None
     labels: Labels | None
+    similarity: str = "cosine"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON, without the pairs."""
@@ -242,7 +244,7 @@ def _metric(
             cuts[rate] = measure.contrasts[contrast].cut_at(share)
     return MetricEvaluation(
         name, scores.metric, scores.condition, scores.calibration, report, figures, cuts, notes, scores.scores,
-        scores.detail, measure.labels,
+        scores.detail, measure.labels, scores.similarity,
     )  # fmt: skip
 
 
@@ -293,9 +295,8 @@ def _bound_text(measure: Measures, contrast: str, resampling: Resampling) -> str
     n_negative = measure.contrasts[contrast].n_negative
     unit = "people or images" if resampling.is_two_way else "people"
     return (
-        f"{n_negative:,} negatives of {n_units:,} {unit} without a false positive bound the rate at "
-        f"{100 * extreme_bound(n_negative):.2g} % if they were independent, at {100 * extreme_bound(n_units):.2g} % by "
-        f"{unit}"
+        f"no false positive among {n_negative:,} negatives bounds the rate at {100 * extreme_bound(n_negative):.2g} % "
+        f"if they were independent, and at {100 * extreme_bound(n_units):.2g} % by their {n_units:,} {unit}"
     )
 
 
