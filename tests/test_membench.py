@@ -10,19 +10,22 @@ import pytest
 from benchmarks.membench import verified
 from benchmarks.membench.__main__ import main
 from benchmarks.membench.bench import CONDITIONS, N_NONE, make_bench
+from benchmarks.membench.bundles import find_bundle, find_screen, parse_bundle, published_cuts, verified_cuts
 from benchmarks.membench.collection import Collection, read_collection
 from benchmarks.membench.curve import measure_curve, plot_curve
 from benchmarks.membench.figures import figures, share
 from benchmarks.membench.run import Settings, answer, draw, perturb_base, run
-from benchmarks.membench.systems import Answers, Cuts, choose_cuts, from_evidence, metric_scores, nearest, ssim_scores
+from benchmarks.membench.systems import Answers, Cuts, choose_cuts, from_evidence, image_scores, metric_scores, nearest
 from benchmarks.membench.thresholds import area_under_curve, exact_cut, near_cut, shared_near_cut
 from benchmarks.membench.verified import FIELDS, S1, S2, examine, to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from deepssim.calibration import load_calibration
 from deepssim.evaluate import EXACT, NEAR, UNRELATED
-from deepssim.image_ops import evidence, register
+from deepssim.image_ops import evidence, fsim, register
+from deepssim.metric import load_metric
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +230,7 @@ def test_scores_of_metrics_are_those_of_the_definition(hard):
     def thumbnail_correlation(a, b):
         return np.corrcoef(a.ravel(), b.ravel())[0, 1]
 
-    found = ssim_scores(hard.real, hard.synthetic[:3], threads=1)
+    found = image_scores("ssim", hard.real, hard.synthetic[:3], threads=1)
     skimage = pytest.importorskip("skimage.metrics")
     a, b = ((x - x.mean()) / x.std() for x in (hard.real[1].astype(float), hard.synthetic[2].astype(float)))
     expected = skimage.structural_similarity(a, b, data_range=a.max() - a.min())
@@ -237,6 +240,8 @@ def test_scores_of_metrics_are_those_of_the_definition(hard):
     assert pixel.shape == (4, len(hard.real))
     assert pixel[:2].argmax(axis=1).tolist() == [0, 1]
     assert pixel[[0, 1], [0, 1]] == pytest.approx(1.0, abs=1e-5)
+    similar = image_scores("fsim", hard.real, hard.synthetic[:3], threads=1)
+    assert similar[2, 1] == pytest.approx(fsim(hard.real[1], hard.synthetic[2]), abs=1e-5)
 
 
 def counted(truth, labels, number):
@@ -265,6 +270,8 @@ def test_the_figures_are_those_that_counting_gives(hard):
         assert found[f"recall_{name}"].value == pytest.approx(r)
         harmonic.append(2 * p * r / (p + r) if p + r else 0.0)
     assert found["macro_f1"].value == pytest.approx(np.mean(harmonic))
+    support = [np.mean([truth[i] == number for i in main]) for number in (UNRELATED, EXACT, NEAR)]
+    assert found["weighted_f1"].value == pytest.approx(np.dot(harmonic, support))
     strangers = [i for i in main if truth[i] == UNRELATED]
     copies = [i for i in main if truth[i] != UNRELATED]
     passed = [labels[i] != UNRELATED for i in strangers]
@@ -280,6 +287,29 @@ def test_the_figures_are_those_that_counting_gives(hard):
     assert len(siblings)
     assert found["sibling_near"].value == pytest.approx(np.mean([labels[i] == NEAR for i in siblings]))
     assert all(f.low <= f.value <= f.high for f in found.values())
+
+
+def test_figures_of_scores_are_those_of_scikit_learn(hard):
+    metrics = pytest.importorskip("sklearn.metrics")
+    bench = hard.bench
+    rng = np.random.default_rng(6)
+    value = np.round((bench.truth != UNRELATED) * 0.2 + rng.normal(0, 0.2, len(bench.truth)), 2)
+    answers = Answers("score", value, None, np.zeros(len(value), np.int64))
+    found = figures(bench, answers, Cuts(0.1, 0.3, "by hand"))
+    main = ~bench.is_sibling
+    truth, own = bench.truth[main], value[main]
+    assert found["auc_copies"].value == pytest.approx(metrics.roc_auc_score(truth != UNRELATED, own))
+    assert found["silhouette"].value == pytest.approx(metrics.silhouette_score(own[:, None], truth))
+    alarms, hits, _ = metrics.roc_curve(truth == EXACT, own, drop_intermediate=False)
+    assert found["tpr_5_exact"].value == pytest.approx(hits[alarms <= 0.05].max())
+
+
+def test_exact_copies_are_sought_by_the_detail_of_what_is_called_a_copy():
+    answers = Answers("e", np.array([0.9, 0.8, 0.2, 0.1]), np.array([-0.5, 0.7, 0.99, 0.2]), np.zeros(4, np.int64))
+    order = np.argsort(-answers.exactness(Cuts(0.5, 0.6, "by hand")))
+    assert order.tolist() == [1, 0, 2, 3]
+    plain = Answers("s", answers.value, None, answers.best)
+    assert plain.exactness(Cuts(0.5, 0.6, "by hand")) is plain.value
 
 
 def test_a_share_that_all_have_is_bounded_by_the_number_of_people():
@@ -359,6 +389,71 @@ def test_what_is_missing_is_said_before_the_work(capsys):
     with pytest.raises(SystemExit):
         main(["--domain", "brain", "--data", "nowhere"])
     assert "splits.csv" in capsys.readouterr().err
+
+
+def test_a_name_means_a_bundle_by_domain():
+    bundles = {"dar:brain": "a.onnx", "mine": "b.onnx"}
+    assert find_bundle("dar", "brain", bundles) == "a.onnx"
+    assert find_bundle("dar", "chest", bundles) is None
+    assert find_bundle("mine", "chest", bundles) == "b.onnx"
+    assert find_bundle("pixel", "chest", bundles) == "pixel"
+    assert find_bundle("encoder", "chest", {}) == "chest"
+    assert find_bundle("encoder", "phantom", {}) is None
+    assert find_screen("encoder", "phantom", {}) == "pixel"
+    assert parse_bundle("dar:brain=x/a=b.onnx") == ("dar:brain", "x/a=b.onnx")
+    for wrong in ("dar", "dar=", "=a.onnx", "dar:knee=a.onnx", "dar:=a.onnx", "ssim=a.onnx"):
+        with pytest.raises(ValueError, match="="):
+            parse_bundle(wrong)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    path = tmp_path / "any.onnx"
+    path.write_bytes(load_metric("pixel").path.read_bytes())
+    return path
+
+
+def test_thresholds_lie_beside_a_bundle_or_are_installed_under_its_name(bundle):
+    assert published_cuts("mine", str(bundle)) == []
+    [published] = published_cuts("dar", str(bundle))
+    assert (published.near, published.exact, published.source) == (*load_calibration("dar").cuts(), "dar")
+    load_calibration("pixel").write(bundle.with_suffix(".calibration.json"))
+    sources = [cuts.source for cuts in published_cuts("dar", str(bundle))]
+    assert sources == ["dar, its own", "dar"]
+    assert [cuts.source for cuts in published_cuts("pixel", "pixel")] == ["pixel"]
+    names = ("verified", "verified.brain", "verified.chest")
+    assert [cuts.source for cuts in verified_cuts(names, "chest")] == ["verified", "verified.chest"]
+
+
+def test_the_summary_has_a_line_a_system_and_a_column_a_condition(bundle, tmp_path, capsys):
+    load_calibration("pixel").write(bundle.with_suffix(".calibration.json"))
+    out = tmp_path / "summary.json"
+    arguments = ["--quick", "--summary", "--condition", "aligned", "--threads", "1", "--system", "ssim"]
+    assert main([*arguments, f"mine={bundle}", "--bundle", f"other:brain={bundle}", "--out", str(out)]) == 0
+    first, second = capsys.readouterr().out.split("At thresholds that were there before")
+    rows = json.loads(out.read_text())["rows"]
+    assert {row["system"] for row in rows} == {"ssim", "mine"}
+    assert [line.split(" | ")[0] for line in first.split("\n") if line.startswith("| ")] == [
+        "| metric", "| SSIM", "| `mine`",
+    ]  # fmt: skip
+    assert "| phantom aligned |" in first
+    for row in rows:
+        figure, rate = row["found"]["macro_f1"], row["found"]["tpr_at_1_fpr"]
+        interval = f" ({100 * figure['low']:.1f} to {100 * figure['high']:.1f})"
+        shown = f"{100 * figure['value']:.1f}" + (interval if figure["low"] < figure["high"] else "")
+        if row["cuts"]["source"] == "tune":
+            assert f"{shown} / {100 * rate['value']:.1f} |" in first
+        else:
+            near, exact = row["cuts"]["near"], row["cuts"]["exact"]
+            assert f"| `mine` (`mine, its own`: {near:.3f}, {exact:.3f}) | {shown} / " in second
+
+
+def test_a_bundle_that_is_not_there_is_said_before_the_work(capsys):
+    with pytest.raises(SystemExit):
+        main(["--quick", "--bundle", "dar"])
+    assert "NAME=FILE" in capsys.readouterr().err
+    assert main(["--quick", "--summary", "--bundle", "dar=nowhere.onnx"]) == 1
+    assert "nowhere.onnx" in capsys.readouterr().err
 
 
 def test_the_curve_begins_with_exact_copies_and_is_drawn(tmp_path):

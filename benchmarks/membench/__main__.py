@@ -2,6 +2,7 @@
 
 python -m benchmarks.membench --data DATA --out membench.json --markdown table.md
 python -m benchmarks.membench --data DATA --curve --condition hard --out curve.json --markdown curve.md --plot curve.png
+python -m benchmarks.membench --data DATA --summary --bundle dar:brain=DAR.onnx dar:chest=DAR.onnx --markdown summary.md
 python -m benchmarks.membench --quick
 """
 
@@ -19,24 +20,34 @@ from typing import Any
 
 import deepssim
 from benchmarks.membench.bench import CONDITIONS
+from benchmarks.membench.bundles import ENCODER, IN_IMAGES, parse_bundle
 from benchmarks.membench.collection import DOMAINS
 from benchmarks.membench.curve import Point, measure_curve, plot_curve
-from benchmarks.membench.run import DISTRACTORS, SYSTEMS, TUNE, Row, Settings, run
+from benchmarks.membench.run import DISTRACTORS, SUMMARY_SYSTEMS, SYSTEMS, TUNE, Row, Settings, run
+from benchmarks.membench.summary import as_summary
 from benchmarks.membench.table import as_json, as_markdown
 from benchmarks.membench.verified import method_hash
 from deepssim.errors import DeepSSIMError
+from deepssim.metric import installed_metrics
 
 # For a look and for CI: a few small phantoms.
 QUICK: dict[str, Any] = {"n_people": 4, "side": 56}
+SUMMARY_DOMAINS = ("brain", "chest")
+SUMMARY_CONDITIONS = ("aligned", "perturbed")
+SUMMARY_CALIBRATIONS = ("verified", *(f"verified.{domain}" for domain in SUMMARY_DOMAINS))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    settings = _settings(options)
-    domains = tuple(options.domain or (("phantom",) if options.quick else DOMAINS))
-    conditions = tuple(options.condition)
+    try:
+        settings = _settings(options)
+    except ValueError as error:
+        parser.error(str(error))
+    default = SUMMARY_DOMAINS if options.summary else DOMAINS
+    domains = tuple(options.domain or (("phantom",) if options.quick else default))
+    conditions = tuple(options.condition or (SUMMARY_CONDITIONS if options.summary else CONDITIONS))
     if set(domains) - {"phantom"} and not (settings.data and (settings.data / "splits.csv").is_file()):
         parser.error(f"no splits.csv in {settings.data}; give --data the folder that holds it, brain/ and cxr/")
     began = time.monotonic()
@@ -56,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     about = _about(settings, sys.argv[1:] if arguments is None else arguments)
-    text = as_markdown(rows, points, about)
+    text = as_summary(rows, about) if options.summary and rows else as_markdown(rows, points, about)
     sys.stdout.write(text)
     if options.markdown:
         options.markdown.write_text(text, encoding="utf-8")
@@ -76,13 +87,17 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, default=Path(data) if data else None, help="folder with splits.csv, brain/ and cxr/")
     add("--domain", nargs="+", choices=DOMAINS, help="default: all")
-    add("--condition", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
+    add("--condition", nargs="+", choices=CONDITIONS, help="default: all; with --summary aligned and perturbed")
     add("--split", choices=tuple(DISTRACTORS), default=default.split, help=f"whose figures; thresholds: {TUNE}")
-    add("--system", nargs="+", default=list(SYSTEMS), help="ssim, verifier, pipeline, or the name of a metric")
-    add("--screen", default=default.screen, help="metric that finds the candidates of the pipeline")
+    add("--system", nargs="+", help="ssim, fsim, verifier, pipeline, encoder (the installed metric of the domain), the "
+        "name of a metric, or NAME=FILE.onnx; default: " + " ".join(SYSTEMS))  # fmt: skip
+    add("--bundle", nargs="+", default=[], metavar="NAME[:DOMAIN]=FILE", help="a system more, with a bundle for all "
+        "domains or for one")  # fmt: skip
+    add("--screen", help="metric that finds the candidates of the pipeline; default: "
+        f"{default.screen}, with --summary {ENCODER}")  # fmt: skip
     add("-k", type=int, default=default.k, help="candidates of the pipeline")
     add("--max-per-person", type=int, default=default.max_per_person, help="of them; 0: no cap")
-    add("--calibration", nargs="+", default=list(default.calibrations), help="of the stage verified")
+    add("--calibration", nargs="+", help="of the stage verified; one that ends in .brain or .chest is for that domain")
     add("--distractors", action="store_true", help="add images of people of other splits to the base")
     add("--perturb-both", action="store_true", help="perturb real images too, in the condition perturbed")
     add("--seed", type=int, default=default.seed)
@@ -90,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--cache", type=Path, help="folder of evidence, so that an interrupted run goes on")
     add("--people", type=int, help="of each split the first so many, for a look; default: all")
     add("--quick", action="store_true", help="a few small phantoms")
+    add("--summary", action="store_true", help="one table of all metrics that are here and of the pipeline")
     add("--curve", action="store_true", help="what is seen of near copies by the amplitude of their deformation")
     add("--out", type=Path, help="JSON file")
     add("--markdown", type=Path, help="Markdown file")
@@ -98,15 +114,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
+    default = Settings(None)
+    bundles = dict(parse_bundle(text) for text in options.bundle)
+    systems = []
+    for text in options.system or (_summary_systems() if options.summary else SYSTEMS):
+        if "=" in text:
+            name, path = parse_bundle(text)
+            bundles[name] = path
+        systems.append(text.partition("=")[0].partition(":")[0])
+    systems += [name.partition(":")[0] for name in bundles]
     settings = Settings(
         data=options.data,
         split=options.split,
         seed=options.seed,
-        systems=tuple(options.system),
-        screen=options.screen,
+        systems=tuple(dict.fromkeys(systems)),
+        bundles=bundles,
+        screen=options.screen or (ENCODER if options.summary else default.screen),
         k=options.k,
         max_per_person=options.max_per_person,
-        calibrations=tuple(options.calibration),
+        calibrations=tuple(options.calibration or (SUMMARY_CALIBRATIONS if options.summary else default.calibrations)),
         with_distractors=options.distractors,
         perturb_both=options.perturb_both,
         n_people=options.people,
@@ -114,6 +140,12 @@ def _settings(options: argparse.Namespace) -> Settings:
         cache=options.cache,
     )
     return replace(settings, **QUICK) if options.quick else settings
+
+
+def _summary_systems() -> list[str]:
+    """Return what can be had here: of metrics those that are installed."""
+    here = {*IN_IMAGES, ENCODER, *installed_metrics()}
+    return [system for system in SUMMARY_SYSTEMS if system in here]
 
 
 def _about(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:

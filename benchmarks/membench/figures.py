@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,24 +15,32 @@ from benchmarks.membench.thresholds import FALSE_POSITIVE_SHARE
 from deepssim.evaluate import (
     EXACT,
     NEAR,
+    RESAMPLES,
     UNRELATED,
     ClassReport,
+    Contrast,
+    Silhouette,
     class_report,
     interval_by_person,
     rate_at_false_positives,
 )
-from deepssim.statistics import extreme_bound
+from deepssim.statistics import LEVEL, extreme_bound
 
 CLASSES = {"unrelated": UNRELATED, "exact": EXACT, "near": NEAR}
 
 _PICKS: dict[str, Callable[[ClassReport], float]] = {
     "macro_f1": lambda report: report.macro_f1,
+    "weighted_f1": lambda report: report.weighted_f1,
     "precision_unrelated": lambda report: float(report.precision[UNRELATED]),
     "precision_exact": lambda report: float(report.precision[EXACT]),
     "precision_near": lambda report: float(report.precision[NEAR]),
 }
 
+# False positives at which published tables give the share of exact copies that is found among all other images.
+EXACT_SHARE = 0.05
+
 Indices = NDArray[np.int64]
+Scores = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
@@ -58,28 +67,66 @@ def figures(bench: Bench, answers: Answers, cuts: Cuts) -> dict[str, Figure]:
     """Measure a system; siblings count in the figures named after them and nowhere else.
 
     Returns:
-        By name: ``macro_f1``, ``precision_*`` and ``recall_*`` of the classes, ``false_positives`` (unrelated images
-        called copies), ``tpr_at_1_fpr`` (copies over the lowest value that at most 1 % of unrelated images reach),
-        ``rank1_exact`` and ``rank1_near`` (copies whose best real image is their source), ``candidate`` (copies whose
-        source was looked at; only where not all were), ``sibling_near`` and ``sibling_exact`` (siblings called so).
+        By name: what `label_figures` and `score_figures` give.
+    """
+    return label_figures(bench, answers, cuts) | score_figures(bench, answers)
+
+
+def label_figures(bench: Bench, answers: Answers, cuts: Cuts) -> dict[str, Figure]:
+    """Measure what depends on thresholds.
+
+    Returns:
+        By name: ``macro_f1``, ``weighted_f1``, ``precision_*`` and ``recall_*`` of the classes, ``false_positives``
+        (unrelated images called copies), ``tpr_5_exact`` (exact copies over the lowest score that at most 5 % of all
+        other images reach; the detail, of what the near threshold calls copies, where answers have one),
+        ``sibling_near`` and ``sibling_exact`` (siblings called so).
     """
     labels, truth, people = answers.labels(cuts), bench.truth, bench.people
     main = np.flatnonzero(~bench.is_sibling)
-    copies = np.flatnonzero(bench.source != N_NONE)
     found = {}
+
+    @functools.cache  # every figure is resampled by the same draws
+    def report_of(at: bytes) -> ClassReport:
+        drawn = np.frombuffer(at, np.int64)
+        return class_report(truth[drawn], labels[drawn])
+
     for name, pick in _PICKS.items():
-        found[name] = _of_both(lambda at, pick=pick: pick(class_report(truth[at], labels[at])), main, truth, people)  # type: ignore[misc]
+        found[name] = _of_both(lambda at, pick=pick: pick(report_of(at.tobytes())), main, truth, people)  # type: ignore[misc]
     for name, number in CLASSES.items():
         found[f"recall_{name}"] = share(labels == number, main[truth[main] == number], people)
     found["false_positives"] = share(labels != UNRELATED, main[truth[main] == UNRELATED], people)
+    is_exact = truth[main] == EXACT
+    contrast = Contrast(answers.exactness(cuts)[main], is_exact, ~is_exact)
+    found["tpr_5_exact"] = _of_weights(lambda weights: contrast.rate_at(weights, EXACT_SHARE), main, people)
+    for name in ("near", "exact"):
+        found[f"sibling_{name}"] = share(labels == CLASSES[name], np.flatnonzero(bench.is_sibling), people)
+    return found
+
+
+def score_figures(bench: Bench, answers: Answers) -> dict[str, Figure]:
+    """Measure what does not depend on thresholds.
+
+    Returns:
+        By name: ``tpr_at_1_fpr`` (copies over the lowest value that at most 1 % of unrelated images reach),
+        ``auc_copies`` (the chance that a copy has a higher value than an unrelated image), ``silhouette`` (of the
+        values by true class), ``rank1_exact`` and ``rank1_near`` (copies whose best real image is their source),
+        ``candidate`` (copies whose source was looked at; only where not all were).
+    """
+    truth, people, value = bench.truth, bench.people, answers.value
+    main = np.flatnonzero(~bench.is_sibling)
+    copies = np.flatnonzero(bench.source != N_NONE)
+    found = {}
     found["tpr_at_1_fpr"] = _of_both(
         lambda at: rate_at_false_positives(
-            answers.value[at][truth[at] != UNRELATED], answers.value[at][truth[at] == UNRELATED], FALSE_POSITIVE_SHARE
+            value[at][truth[at] != UNRELATED], value[at][truth[at] == UNRELATED], FALSE_POSITIVE_SHARE
         )[0],
         main,
         truth,
         people,
     )
+    is_unrelated = truth[main] == UNRELATED
+    found["auc_copies"] = _of_weights(Contrast(value[main], ~is_unrelated, is_unrelated).area, main, people)
+    found["silhouette"] = _of_weights(Silhouette(value[main], truth[main]).mean, main, people)
     right = answers.best == bench.source
     for name in ("exact", "near"):
         found[f"rank1_{name}"] = share(right, copies[truth[copies] == CLASSES[name]], people)
@@ -87,8 +134,6 @@ def figures(bench: Bench, answers: Answers, cuts: Cuts) -> dict[str, Figure]:
         # Rows of strangers, which have no source, are not among the copies.
         seen = answers.candidates[np.arange(len(truth)), np.maximum(bench.source, 0)]
         found["candidate"] = share(seen, copies, people)
-    for name in ("near", "exact"):
-        found[f"sibling_{name}"] = share(labels == CLASSES[name], np.flatnonzero(bench.is_sibling), people)
     return found
 
 
@@ -124,6 +169,22 @@ def _of_both(
     whole = np.nan
     whole = of_draw(images)
     return _figure(of_draw, images, people)
+
+
+def _of_weights(
+    statistic: Callable[[NDArray[np.float64]], Scores], images: Indices, people: NDArray[np.str_]
+) -> Figure:
+    """Return a figure that is found for many draws at once, from how often each holds an image.
+
+    A draw for which there is none counts as the figure itself, as in `_of_both`.
+    """
+    names, owner = np.unique(people[images], return_inverse=True)
+    whole = float(statistic(np.ones((1, len(images))))[0])
+    drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    values = statistic(drawn[:, owner].astype(np.float64))
+    values = np.where(np.isnan(values), whole, values)
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Figure(whole, float(low), float(high), len(images), len(names))
 
 
 def _figure(statistic: Callable[[Indices], float], images: Indices, people: NDArray[np.str_]) -> Figure:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.membench.bench import CONDITIONS, Bench, make_bench
+from benchmarks.membench.bundles import ENCODER, IN_IMAGES, find_bundle, find_screen, published_cuts, verified_cuts
 from benchmarks.membench.collection import Collection, read_collection
-from benchmarks.membench.figures import Figure, figures
+from benchmarks.membench.figures import Figure, label_figures, score_figures
 from benchmarks.membench.systems import (
     Answers,
     Cuts,
@@ -19,17 +20,18 @@ from benchmarks.membench.systems import (
     choose_cuts,
     from_evidence,
     from_scores,
+    image_scores,
     metric_scores,
     nearest,
-    ssim_scores,
 )
 from benchmarks.membench.verified import Mask, Pixels, examine, to_bytes
-from deepssim.calibration import installed_calibrations, load_calibration
 from deepssim.matching import MatchOptions
 from deepssim.metric import DEFAULT_METRIC, load_metric
 from deepssim.perturb import ViewKind, apply_view, draw_view
 
 SYSTEMS = ("ssim", DEFAULT_METRIC, "verifier", "pipeline")
+# Every metric that comes with the package and the way that an audit goes, for the table that compares them.
+SUMMARY_SYSTEMS = ("ssim", "fsim", "ums_l2", DEFAULT_METRIC, ENCODER, "pipeline")
 TUNE = "tune"
 # Whose images join the base of a split's benchmark as no one's source, with `Settings.with_distractors`.
 DISTRACTORS = {"tune": ("train",), "test": ("train", "tune"), "train": ("tune",)}
@@ -45,11 +47,13 @@ class Settings:
         data: Folder of the images; not needed for phantoms.
         split: Whose figures are wanted; thresholds that are not installed come from the split ``tune``.
         seed: Of the draw.
-        systems: ``ssim``, ``verifier``, ``pipeline``, or the name of a metric.
-        screen: The metric that finds the candidates of ``pipeline``.
+        systems: ``ssim``, ``fsim``, ``verifier``, ``pipeline``, ``encoder`` (the installed metric of the domain), or
+            the name or path of a metric.
+        bundles: Path of the metric that a name among `systems` means, by ``NAME`` or ``NAME:DOMAIN``.
+        screen: The metric that finds the candidates of ``pipeline``, likewise.
         k: How many candidates.
         max_per_person: At most so many of one person among them; 0: no cap.
-        calibrations: Names of the calibrations of the stage verified.
+        calibrations: Names of the calibrations of the stage verified; one that ends in ``.brain`` is for that domain.
         with_distractors: Whether images of people of other splits join the base (`DISTRACTORS`).
         perturb_both: Whether real images are perturbed too, in the condition perturbed.
         n_people: Of each split, the first so many; None: all.
@@ -62,6 +66,7 @@ class Settings:
     split: str = "test"
     seed: int = 0
     systems: tuple[str, ...] = SYSTEMS
+    bundles: Mapping[str, str] = field(default_factory=dict)
     screen: str = DEFAULT_METRIC
     k: int = MatchOptions().k
     max_per_person: int = MatchOptions().max_per_group
@@ -92,6 +97,7 @@ class Row:
         condition: How synthetic images are seen.
         system: What answered.
         cuts: Its thresholds.
+        metric: The bundle that it is here; None: it needs none.
         n_real: Images in the base, distractors among them.
         n_distractors: Images in the base that nothing was copied from.
         found: Figures by name, as `figures.figures` gives them.
@@ -101,6 +107,7 @@ class Row:
     condition: str
     system: str
     cuts: Cuts
+    metric: str | None
     n_real: int
     n_distractors: int
     found: dict[str, Figure]
@@ -143,8 +150,8 @@ def perturb_base(bench: Bench, seed: int) -> Bench:
     return replace(bench, real=moved)
 
 
-def answer(settings: Settings, drawn: Draw, say: Say) -> list[Answers]:
-    """Let every system answer; a pair that two of them look at is registered once."""
+def answer(settings: Settings, drawn: Draw, say: Say, *, domain: str = "") -> list[Answers]:
+    """Let every system answer that there is for a domain; a pair that two of them look at is registered once."""
     real, synthetic = drawn.real, drawn.synthetic
     answers = []
 
@@ -152,23 +159,25 @@ def answer(settings: Settings, drawn: Draw, say: Say) -> list[Answers]:
     def scores_of(name: str) -> Floats:
         return metric_scores(name, real, synthetic, threads=settings.threads)
 
+    screen = find_screen(settings.screen, domain, settings.bundles)
     candidates: Mask | None = None
-    if "pipeline" in settings.systems:
-        found = scores_of(settings.screen)
-        candidates = nearest(found, settings.k, drawn.bench.real_people, settings.max_per_person)
+    if "pipeline" in settings.systems and screen is not None:
+        candidates = nearest(scores_of(screen), settings.k, drawn.bench.real_people, settings.max_per_person)
     evidence = None
-    if {"verifier", "pipeline"} & set(settings.systems):
+    if "verifier" in settings.systems or candidates is not None:
         wanted = None if "verifier" in settings.systems else candidates
         evidence = examine(real, synthetic, wanted, threads=settings.threads, cache=settings.cache, report=say)
     for system in settings.systems:
-        if system == "ssim":
-            answers.append(from_scores(system, ssim_scores(real, synthetic, threads=settings.threads)))
-        elif evidence is not None and system == "verifier":
+        bundle = find_bundle(system, domain, settings.bundles)
+        if system in ("ssim", "fsim"):
+            answers.append(from_scores(system, image_scores(system, real, synthetic, threads=settings.threads)))
+        elif system == "verifier" and evidence is not None:
             answers.append(from_evidence(system, evidence))
-        elif evidence is not None and system == "pipeline":
-            answers.append(from_evidence(system, evidence, candidates))
-        else:
-            answers.append(from_scores(system, scores_of(system)))
+        elif system == "pipeline":
+            if evidence is not None and candidates is not None:
+                answers.append(from_evidence(system, evidence, candidates))
+        elif bundle is not None:
+            answers.append(from_scores(system, scores_of(bundle)))
     return answers
 
 
@@ -179,41 +188,45 @@ def run(settings: Settings, domains: tuple[str, ...], conditions: tuple[ViewKind
         ValueError: There is no such domain or no data.
         DeepSSIMError: There is no such metric or calibration.
     """
-    installed = _installed_cuts(settings)
+    # What is missing is found here, before hours of work and not after.
+    known = {domain: _known_cuts(settings, domain) for domain in domains}
     rows = []
     for domain in domains:
         for condition in conditions:
             where = f"{domain} {condition}"
             tuned = draw(settings, domain, condition, TUNE)
-            by_system = {a.system: a for a in answer(settings, tuned, _named(say, f"{where}, tune"))}
+            say_tune = _named(say, f"{where}, {TUNE}")
+            by_system = {a.system: a for a in answer(settings, tuned, say_tune, domain=domain)}
             drawn = draw(settings, domain, condition, settings.split)
-            for answers in answer(settings, drawn, _named(say, f"{where}, {settings.split}")):
+            for answers in answer(settings, drawn, _named(say, f"{where}, {settings.split}"), domain=domain):
                 bench = tuned.bench
                 tune = choose_cuts(by_system[answers.system], bench.truth, bench.is_sibling, TUNE)
-                names = settings.calibrations if answers.detail is not None else (answers.system,)
-                fixed = [installed[name] for name in names if name in installed]
+                metric, fixed = known[domain][answers.system]
                 n_real, n_sources = len(drawn.real), int(drawn.bench.source.max()) + 1
                 shown = f"{condition}, both" if settings.perturb_both and condition == "perturbed" else condition
+                of_scores = score_figures(drawn.bench, answers)
                 for cuts in (*fixed, tune):
-                    found = figures(drawn.bench, answers, cuts)
-                    rows.append(Row(domain, shown, answers.system, cuts, n_real, n_real - n_sources, found))
+                    found = label_figures(drawn.bench, answers, cuts) | of_scores
+                    rows.append(Row(domain, shown, answers.system, cuts, metric, n_real, n_real - n_sources, found))
             say(f"{where}: done")
     return rows
 
 
-def _installed_cuts(settings: Settings) -> dict[str, Cuts]:
-    """Read thresholds: calibrations of the stage verified, and those of metrics that have some of their own.
-
-    What is missing is found here, before hours of work and not after.
-    """
-    metrics = {*settings.systems, settings.screen} - {"ssim", "verifier", "pipeline"}
-    for name in metrics:
-        load_metric(name)
-    for name in settings.calibrations:
-        if load_calibration(name).stage != "verified":
-            raise ValueError(f"the calibration {name} is not of the stage verified")
-    names = {*settings.calibrations, *(metrics & set(installed_calibrations()))}
-    return {name: Cuts(*load_calibration(name).cuts(), name) for name in names}
+def _known_cuts(settings: Settings, domain: str) -> dict[str, tuple[str | None, list[Cuts]]]:
+    """Return of each system its metric, if it needs one, and thresholds that were chosen before."""
+    known: dict[str, tuple[str | None, list[Cuts]]] = {}
+    verified = verified_cuts(settings.calibrations, domain)
+    for system in settings.systems:
+        if system in IN_IMAGES:
+            known[system] = None, verified if system in ("verifier", "pipeline") else []
+            continue
+        bundle = find_bundle(system, domain, settings.bundles)
+        if bundle is not None:
+            known[system] = load_metric(bundle).hash, published_cuts(system, bundle)
+    screen = find_screen(settings.screen, domain, settings.bundles)
+    if screen is not None:
+        load_metric(screen)
+    return known
 
 
 def _named(say: Say, where: str) -> Say:

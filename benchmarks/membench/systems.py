@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,14 @@ class Answers:
         copied = np.where(self.detail >= cuts.exact, EXACT, NEAR)
         return np.where(self.value >= cuts.near, copied, UNRELATED).astype(np.int64)
 
+    def exactness(self, cuts: Cuts) -> Scores:
+        """Return what tells exact copies from all other images: the value, or the detail of what is called a copy."""
+        if self.detail is None:
+            return self.value
+        lowest = min(float(np.nanmin(self.detail)), 0.0)
+        behind = self.value - float(self.value.max()) + lowest - 1  # all others, by their value
+        return np.where(self.value >= cuts.near, self.detail, behind)
+
 
 def from_scores(system: str, scores: NDArray[np.floating]) -> Answers:
     """Answer by scores ``(n_synthetic, n_real)``."""
@@ -95,10 +104,14 @@ def choose_cuts(answers: Answers, truth: Ints, is_sibling: Mask, source: str) ->
     return Cuts(near, exact, source)
 
 
-def ssim_scores(real: Sequence[Pixels], synthetic: Sequence[Pixels], *, threads: int = 0) -> Floats:
-    """Return SSIM of z-scored images in place, ``(n_synthetic, n_real)``."""
-    matrix = similarity_matrix("ssim", np.stack(real), np.stack(synthetic), with_z_score=True, threads=threads)
-    return np.asarray(matrix.T, np.float32)
+def image_scores(
+    kind: Literal["ssim", "fsim"], real: Sequence[Pixels], synthetic: Sequence[Pixels], *, threads: int = 0
+) -> Floats:
+    """Return SSIM of z-scored images, or FSIM of their bytes, as they lie; ``(n_synthetic, n_real)``."""
+    a, b = np.stack(real), np.stack(synthetic)
+    if kind == "fsim":
+        return np.asarray(similarity_matrix("fsim", a, b, threads=threads).T, np.float32)
+    return np.asarray(similarity_matrix("ssim", a, b, with_z_score=True, threads=threads).T, np.float32)
 
 
 def metric_scores(

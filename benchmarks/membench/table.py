@@ -22,6 +22,12 @@ MAIN: Columns = {
     "exact": ("rank1_exact",),
     "source among candidates": ("candidate",),
 }
+MORE: Columns = {
+    "weighted F1": ("weighted_f1",),
+    "exact at 5 % FPR": ("tpr_5_exact",),
+    "ROC AUC of copies": ("auc_copies",),
+    "silhouette": ("silhouette",),
+}
 BY_CLASS: Columns = {
     f"{name}: precision, recall": (f"precision_{name}", f"recall_{name}") for name in ("unrelated", "near", "exact")
 }
@@ -49,6 +55,8 @@ def as_markdown(rows: Sequence[Row], points: Sequence[Point], about: dict[str, A
             "bound for so many people).",
             "",
             *_rows(MAIN, rows),
+            "",
+            *_rows(MORE, rows),
             "",
             *_rows(BY_CLASS, rows),
             "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +16,11 @@ from deepssim.disk import make_private_folder, write_json
 from deepssim.errors import UsageError
 from deepssim.images.manifest import SUFFIXES
 from deepssim.images.text import some
+from deepssim.metric import l2_distance
 from deepssim.store import Store
 from deepssim.tables import CSV_TRIGGERS, parquet_to_csv, write_csv, write_table
 
-__all__ = ["check_manifest", "describe", "distance_of", "write_dedup"]
+__all__ = ["check_manifest", "describe", "write_dedup"]
 
 FORMAT = "deepssim-dedup"
 VERSION = 1
@@ -50,16 +50,6 @@ DUPLICATES = pa.schema(
 )
 
 
-def distance_of(score: float) -> float:
-    """Return the distance of two embeddings of unit norm, of their inner product.
-
-    Example:
-        >>> distance_of(0.5)
-        1.0
-    """
-    return math.sqrt(max(0.0, 2 - 2 * score))
-
-
 def describe(store: Store, found: Duplicates) -> dict[str, Any]:
     """Return what ``summary.json`` says: counts, shares by threshold, and what the clusters missed."""
     options, n = found.options, len(store)
@@ -85,7 +75,7 @@ def describe(store: Store, found: Duplicates) -> dict[str, Any]:
         "threshold": options.threshold,
         "comparison": ">",
         "epsilon": round(1 - options.threshold, 12),
-        "distance": distance_of(options.threshold) if store.metric["similarity"] == "l2" else None,
+        "distance": l2_distance(options.threshold) if store.metric["similarity"] == "l2" else None,
         "keep": options.keep,
         "clusters": len(sizes),
         "clusters_asked_for": options.clusters or f"one for every {IMAGES_PER_CLUSTER:,} images",

@@ -149,9 +149,9 @@ def _cosine(threshold: float | None, epsilon: float | None, similarity: str) -> 
         return 0.95
     if similarity != "l2":
         return threshold
-    if not 0 < threshold <= 2:
-        raise click.UsageError(f"a distance of embeddings of unit norm is from 0 to 2, not {threshold:g}")
-    return 1 - threshold**2 / 2
+    from deepssim.metric import l2_score
+
+    return l2_score(threshold)
 
 
 def _describe(summary: dict[str, Any], out: Path) -> None:
@@ -174,10 +174,10 @@ def _describe(summary: dict[str, Any], out: Path) -> None:
     is_compared = "recall_of_pairs" in summary["levels"][0]
     end = f" {'pairs found':>12}" if is_compared else ""
     click.echo(f"\n{'distance <' if is_l2 else 'cosine >':>10} {'removed':>10} {'share':>8} {'pairs':>14}{end}")
-    from deepssim.dedup_files import distance_of
+    from deepssim.metric import l2_distance
 
     for row in summary["levels"]:
-        shown = distance_of(row["threshold"]) if is_l2 else row["threshold"]
+        shown = l2_distance(row["threshold"]) if is_l2 else row["threshold"]
         recall = row.get("recall_of_pairs")
         end = f" {'-' if recall is None else f'{100 * recall:.2f} %':>12}" if is_compared else ""
         click.echo(f"{shown:>10.4g} {row['removed']:>10,} {100 * row['share']:>6.1f} % {row['pairs']:>14,}{end}")
