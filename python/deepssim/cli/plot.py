@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,7 @@ from deepssim.cli._options import echo_json, talk_options, threads_option
 from deepssim.errors import UsageError
 
 if TYPE_CHECKING:
+    from deepssim.calibration import Threshold
     from deepssim.plots import Look, ScoredPairs
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -266,46 +268,50 @@ def _read(asked: dict[str, Any]) -> tuple[list[ScoredPairs], Look]:
     files = [source["testset_csv"], *matrices, *source["real_indices"], *source["synthetic_indices"]]
     folders = [*source["real_store"], *source["synthetic_store"], *([source["images"]] if source["images"] else [])]
     look = _look(asked, [*files, *folders])
+    given = _given(asked["thresholds"])
     pairs, found = read_scores(**source, progress=make_progress(asked["quiet"]))
-    given = _given(asked["thresholds"], [one.metric for one in found])
+    _check_names(given, [one.metric for one in found])
+    conditions = {one.condition for one in found}
+    is_shared = len(found) > 1 and len(conditions) == 1 and conditions != {""}
+    if is_shared:  # said once
+        look = replace(look, title=", ".join(part for part in (look.title, *conditions) if part))
     scored = []
     for one in found:
         near, exact = (None, None) if one.calibration is None else (one.calibration.near, one.calibration.exact)
-        text = given.get(one.metric, given.get(""))
+        values = given.get(one.metric, given.get(""))
         is_distance = one.similarity == "l2"
-        if text is not None:
-            near, exact = _thresholds(text, is_distance=is_distance, has_detail=one.detail is not None)
-        name = f"{one.metric}, {one.condition}" if one.condition else one.metric
+        if values is not None:
+            near, exact = _thresholds(*values, is_distance=is_distance, has_detail=one.detail is not None)
+        name = f"{one.metric}, {one.condition}" if one.condition and not is_shared else one.metric
         scored.append(ScoredPairs(name, one.scores, pairs.labels, near, exact, one.detail, is_distance=is_distance))
     return scored, look
 
 
-def _given(texts: Sequence[str], metrics: Sequence[str]) -> dict[str, str]:
+def _given(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Return thresholds that the command line gives, by metric; "" stands for the only one."""
-    given: dict[str, str] = {}
-    for text in texts:
-        name, mark, values = text.rpartition("=")
-        if not mark and len(set(metrics)) > 1:
-            raise click.UsageError(f"--thresholds {text}: say of which metric, such as {metrics[0]}={text}")
-        given[name] = values
+    from deepssim.calibration import parse_thresholds
+
+    parts = [text.rpartition("=") for text in texts]
+    return {name: parse_thresholds(values) for name, _, values in parts}
+
+
+def _check_names(given: Mapping[str, object], metrics: Sequence[str]) -> None:
+    if "" in given and len(set(metrics)) > 1:
+        raise click.UsageError(f"--thresholds: say of which metric, such as --thresholds {metrics[0]}=NEAR,EXACT")
     unknown = sorted(set(given) - set(metrics) - {""})
     if unknown:
         raise click.UsageError(f"--thresholds of {', '.join(unknown)}, but the metrics are {', '.join(metrics)}")
-    return given
 
 
-def _thresholds(text: str, *, is_distance: bool, has_detail: bool) -> tuple[Any, Any]:
-    from deepssim.calibration import Threshold, parse_thresholds
+def _thresholds(near: float, exact: float, *, is_distance: bool, has_detail: bool) -> tuple[Threshold, Threshold]:
+    from deepssim.calibration import Threshold
     from deepssim.metric import l2_score
 
-    near, exact = parse_thresholds(text)
+    if (near < exact if is_distance else near > exact) and not has_detail:
+        order = "smaller" if is_distance else "larger"
+        raise click.UsageError(f"--thresholds: exact copies are closer than near ones, so EXACT is the {order} number")
     if is_distance:
         near, exact = l2_score(near), l2_score(exact)
-    if near > exact and not has_detail:
-        order = "larger" if is_distance else "smaller"
-        raise click.UsageError(
-            f"--thresholds {text}: exact copies are closer than near ones, so NEAR is the {order} one"
-        )
     return Threshold(near), Threshold(exact)
 
 

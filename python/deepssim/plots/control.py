@@ -117,7 +117,8 @@ def _flagged(rate: Rate) -> str:
 def _name_sides(axes: Any, summary: Summary, look: Look, *, has_both: bool) -> None:
     palette, control = look.colours, summary.control
     n_real = summary.counts["real"].images
-    style = {"transform": axes.transAxes, "fontsize": 9.5, "zorder": 6}
+    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
+    style = {"transform": axes.transAxes, "fontsize": 9.5, "zorder": 6, "bbox": ground}
     if has_both and control is not None:
         axes.text(0.012, 0.975, f"against {control.n_real_used:,} real images: {_flagged(control.real)}", va="top",
                   color=palette.real, fontweight="bold", **style)  # fmt: skip

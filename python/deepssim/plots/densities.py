@@ -100,7 +100,7 @@ def draw_densities(scored: Sequence[ScoredPairs], look: Look | None = None) -> A
 
 def _draw(axes: Any, stage: Stage, look: Look) -> None:
     palette = look.colours
-    low, high = widen([stage.values], [value for _, value, _ in stage.marks], margin=0.07)
+    low, high = widen([stage.values], [value for _, value, _ in stage.marks], margin=0.1)
     ends = float(stage.values.min()), float(stage.values.max())
     labels = []
     for row, label in enumerate(ROWS):

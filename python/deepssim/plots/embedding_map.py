@@ -175,7 +175,7 @@ def _check_stores(stores: Mapping[str, Store]) -> None:
     others = [
         f"{store.path} of {store.metric['name']}"
         for store in stores.values()
-        if (store.metric["hash"], store.dim) != (real.metric["hash"], real.dim)
+        if (store.metric, store.dim) != (real.metric, real.dim)
     ]
     if others:
         raise StoreError(

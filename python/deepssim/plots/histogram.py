@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deepssim.evaluate import EXACT, NEAR, UNRELATED
 from deepssim.plots.marks import draw_thresholds, fit_name, grid_of, panels, widen
 from deepssim.plots.scored import ScoredPairs, Stage
-from deepssim.plots.style import Look, Palette, new_figure, styled
+from deepssim.plots.style import Look, Palette, lay_out, new_figure, styled
 
 __all__ = ["N_BINS", "count_scores", "draw_histogram"]
 
@@ -78,12 +78,13 @@ def draw_histogram(scored: Sequence[ScoredPairs], look: Look | None = None, *, n
     drawn = []
     for axes, stage, name in zip(panels(figure, len(stages)), stages, names, strict=True):
         edges, counts = _draw(axes, stage, look.colours, n_bins)
-        axes.set_xlabel(fit_name(name, width * 0.75), fontsize=15 if is_single else 12, labelpad=8)
+        points = 15 if is_single else 12
+        axes.set_xlabel(fit_name(name, width * 0.95, points=points), fontsize=points, labelpad=8)
         axes.tick_params(axis="x", labelsize=13 if is_single else 10)
         legend = axes.legend(loc="upper left", fontsize=11.5 if is_single else 9, frameon=True, framealpha=0.92,
                              edgecolor="none", borderaxespad=0.2, handlelength=1.6)  # fmt: skip
         drawn.append((axes, legend, edges, counts.max(axis=0)))
-    figure.draw_without_rendering()  # the layout, so that the legends' places are known
+    lay_out(figure)  # so that the legends' places are known
     for axes, legend, edges, highest in drawn:
         _keep_clear(axes, legend, edges, highest)
     return figure

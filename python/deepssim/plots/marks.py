@@ -13,9 +13,8 @@ from deepssim.plots.style import INK, MUTED, plain
 
 __all__ = ["draw_thresholds", "fit_name", "grid_of", "note", "panels", "percent", "short", "widen"]
 
-# Of the words over the panels, in points; a panel is about this wide in letters an inch.
-_WORD_SIZE = 8.5
-_LETTERS_PER_INCH = 11.5
+_WORD_SIZE = 8.5  # of the words over the panels, in points
+_LETTERS_PER_INCH = 12  # of 10 points
 
 
 def short(value: float) -> str:
@@ -40,6 +39,8 @@ def percent(share: float) -> str:
         return f"{value:.0f} %"
     if 99 < value < 100:
         return f"{math.floor(value * 10) / 10:.1f} %"  # not all is never shown as all
+    if 0 < value < 0.01:
+        return "< 0.01 %"
     return f"{value:.{0 if value >= 9.95 else 1 if value >= 0.995 else 2}f} %"
 
 
@@ -98,11 +99,23 @@ def panels(figure: Any, n: int) -> list[Any]:
     return flat[:n]
 
 
-def fit_name(name: str, inches: float) -> str:
-    """Return a name of a metric that fits over a panel of so many inches; the end of a path says most."""
+def fit_name(name: str, inches: float, *, points: float = 10) -> str:
+    """Return a name that fits into a width, without its middle where it is too long.
+
+    Args:
+        name: Of a metric.
+        inches: The width.
+        points: Size of the letters.
+
+    Example:
+        >>> fit_name("/data/metrics/of-mine/encoder.onnx", 2)
+        '/data/metri…encoder.onnx'
+    """
     text = plain(name)
-    most = max(int(inches * _LETTERS_PER_INCH), 8)
-    return text if len(text) <= most else f"\u2026{text[-most + 1 :]}"
+    most = max(int(inches * _LETTERS_PER_INCH * 10 / points), 8)
+    if len(text) <= most:
+        return text
+    return f"{text[: (most - 1) // 2]}\u2026{text[-(most // 2) :]}"
 
 
 def note(axes: Any, text: str) -> None:

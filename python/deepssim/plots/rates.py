@@ -151,8 +151,8 @@ def _draw_roc(
 ) -> None:
     colour = look.colours.series[place % len(look.colours.series)]
     reached = [(rate, curve.found_at(rate)) for rate in rates]
-    at = ", ".join(f"{percent(true)} at {rate * 100:g} %" for rate, true in reached)
-    label = f"{fit_name(one.name, 2.2)}: AUC {_area(curve.area)}{f', {at}' if at else ''}"
+    at = ", ".join(percent(true) for _, true in reached)
+    label = f"{fit_name(one.name, 2.1, points=9)}: AUC {_area(curve.area)}{f'; {at}' if at else ''}"
     false, true = _corners(curve)
     if lowest is not None:
         false = np.maximum(false, lowest)
@@ -190,8 +190,8 @@ def _sizes(curves: Sequence[Roc], words: tuple[str, str], rates: Sequence[float]
     sizes = {(curve.n_positive, curve.n_negative) for curve in curves}
     positive, negative = sizes.pop()
     text = "" if sizes else f"{positive:,} {words[0]}, {negative:,} {words[1]}"
-    marks = f"found where {' and '.join(f'{rate * 100:g} %' for rate in rates)} are flagged" if rates else ""
-    return "; ".join(part for part in (text, marks) if part)
+    marks = f"AUC; found where {', '.join(f'{rate * 100:g} %' for rate in rates)} are flagged" if rates else ""
+    return "\n".join(part for part in (text, marks) if part)
 
 
 def _legend_below(axes: Any, title: str) -> None:

@@ -20,7 +20,18 @@ from deepssim.errors import UsageError
 from deepssim.extras import require
 from deepssim.images.text import one_line
 
-__all__ = ["PALETTES", "SUFFIXES", "Look", "Palette", "check_target", "new_figure", "plain", "save", "styled"]
+__all__ = [
+    "PALETTES",
+    "SUFFIXES",
+    "Look",
+    "Palette",
+    "check_target",
+    "lay_out",
+    "new_figure",
+    "plain",
+    "save",
+    "styled",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +41,7 @@ INK, MUTED, HAIR = "#1a1e23", "#59626c", "#d5d8dc"
 # More than this is no figure but a full disk.
 MOST_PIXELS = 2**28
 MOST_LETTERS = 200
+_TOO_SMALL = "the figure is too small for what is in it: give a larger --size, or none"
 
 # Nothing that names a date, a machine or a version; None leaves the entry out.
 _METADATA: dict[str, dict[str, None]] = {
@@ -186,6 +198,21 @@ def new_figure(look: Look, size: tuple[float, float]) -> Any:
     return figure
 
 
+def lay_out(figure: Any) -> None:
+    """Find the places of all parts of a figure.
+
+    Raises:
+        UsageError: There is no room for them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph ")  # told when the figure is saved
+        warnings.filterwarnings("error", message=".*layout not applied")
+        try:
+            figure.draw_without_rendering()
+        except UserWarning:
+            raise UsageError(_TOO_SMALL) from None
+
+
 def check_target(path: Path, inputs: Sequence[Path] = ()) -> None:
     """Refuse a figure's file before anything is computed for it.
 
@@ -233,10 +260,11 @@ def save(figure: Any, path: Path, *, dpi: int = 200) -> str:
     width, height = figure.get_size_inches()
     if width * height * dpi * dpi > MOST_PIXELS:
         raise UsageError(f"{width:g} x {height:g} inches at {dpi} dots per inch are too large: lower --dpi or --size")
-    with _settings(), warnings.catch_warnings(record=True) as told:
+    with _settings(), warnings.catch_warnings(record=True) as told, replacing(path) as temporary:
         warnings.simplefilter("always")
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format=suffix[1:], dpi=dpi, metadata=_METADATA[suffix])
+        figure.savefig(temporary, format=suffix[1:], dpi=dpi, metadata=_METADATA[suffix])
+        if any("layout not applied" in str(one.message) for one in told):
+            raise UsageError(_TOO_SMALL)
     missing = []
     for one in told:
         match = re.match(r"Glyph (\d+) ", str(one.message))
