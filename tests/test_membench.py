@@ -431,6 +431,7 @@ def test_the_summary_has_a_line_a_system_and_a_column_a_condition(bundle, tmp_pa
     arguments = ["--quick", "--summary", "--condition", "aligned", "--threads", "1", "--system", "ssim"]
     assert main([*arguments, f"mine={bundle}", "--bundle", f"other:brain={bundle}", "--out", str(out)]) == 0
     first, second = capsys.readouterr().out.split("At thresholds that were there before")
+    first, besides = first.split("What published tables give")
     rows = json.loads(out.read_text())["rows"]
     assert {row["system"] for row in rows} == {"ssim", "mine"}
     assert [line.split(" | ")[0] for line in first.split("\n") if line.startswith("| ")] == [
@@ -443,6 +444,8 @@ def test_the_summary_has_a_line_a_system_and_a_column_a_condition(bundle, tmp_pa
         shown = f"{100 * figure['value']:.1f}" + (interval if figure["low"] < figure["high"] else "")
         if row["cuts"]["source"] == "tune":
             assert f"{shown} / {100 * rate['value']:.1f} |" in first
+            more = [100 * row["found"][name]["value"] for name in ("tpr_5_exact", "auc_copies")]
+            assert f"| {more[0]:.1f} / {more[1]:.1f} |" in besides
         else:
             near, exact = row["cuts"]["near"], row["cuts"]["exact"]
             assert f"| `mine` (`mine, its own`: {near:.3f}, {exact:.3f}) | {shown} / " in second
