@@ -43,6 +43,9 @@ MOST_PIXELS = 2**28
 MOST_LETTERS = 200
 _TOO_SMALL = "the figure is too small for what is in it: give a larger --size, or none"
 
+# Okabe and Ito, Color Universal Design (2008), without their yellow, which is pale on white.
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
 # Nothing that names a date, a machine or a version; None leaves the entry out.
 _METADATA: dict[str, dict[str, None]] = {
     ".png": {"Software": None},
@@ -56,6 +59,7 @@ _SETTINGS: dict[str, Any] = {
     "axes.labelcolor": INK,
     "axes.labelsize": 10,
     "axes.linewidth": 0.8,
+    "axes.prop_cycle": f"cycler('color', {list(SERIES)!r})",
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 11,
@@ -105,8 +109,7 @@ class Palette:
     real: str = "#4a6a92"
     synthetic: str = "#e08214"
     holdout: str = "#2a9d8f"
-    # Okabe and Ito, Color Universal Design (2008), without their yellow, which is pale on white.
-    series: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+    series: tuple[str, ...] = SERIES
 
 
 PALETTES = {
@@ -170,8 +173,12 @@ def _settings() -> Iterator[None]:
         yield
 
 
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
+def styled(draw: Callable[P, R], *, extra: str = "research") -> Callable[P, R]:
     """Let a function draw in the style of this package.
+
+    Args:
+        draw: The function.
+        extra: The extra of this package that brings Matplotlib to whoever calls it.
 
     Raises:
         MissingDependencyError: Matplotlib is not installed.
@@ -179,7 +186,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(draw)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        require("matplotlib", "research")
+        require("matplotlib", extra)
         with _settings():
             return draw(*args, **kwargs)
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepssim.disk import replacing
-from deepssim.extras import require
+from deepssim.plots.style import Look, new_figure, save, styled
 
 __all__ = ["plot_correlations", "plot_curves", "plot_predictions"]
 
+DPI = 110
+_styled = partial(styled, extra="train")
 
+
+@_styled
 def plot_curves(log: Sequence[Mapping[str, Any]], path: Path, errors: Mapping[str, str], title: str) -> None:
     """Draw errors and shares found against the step, as a PNG.
 
@@ -24,10 +28,7 @@ def plot_curves(log: Sequence[Mapping[str, Any]], path: Path, errors: Mapping[st
         errors: Names of figures that the left half shows, with their labels.
         title: Of the left half.
     """
-    require("matplotlib", "train")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = new_figure(Look(), (9, 3.6))
     left, shares = figure.subplots(1, 2)
     steps = [line["step"] for line in log]
     for name, label in errors.items():
@@ -37,12 +38,13 @@ def plot_curves(log: Sequence[Mapping[str, Any]], path: Path, errors: Mapping[st
         shares.plot(steps, [line.get(name, np.nan) for line in log], label=name.replace("_", " "))
     shares.set(xlabel="step", ylim=(0, 1.02), title="Source among the k nearest")
     for axes in (left, shares):
-        axes.grid(alpha=0.3)
+        axes.grid()
         if axes.lines:
-            axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+            axes.legend(fontsize=8)
+    save(figure, path, dpi=DPI)
 
 
+@_styled
 def plot_predictions(target: NDArray[np.float32], cosine: NDArray[np.float32], path: Path) -> None:
     """Draw predicted against true similarity, with the mean absolute error of each tenth, as a PNG.
 
@@ -51,10 +53,7 @@ def plot_predictions(target: NDArray[np.float32], cosine: NDArray[np.float32], p
         cosine: ``(p,)`` of the embeddings.
         path: The file.
     """
-    require("matplotlib", "train")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = new_figure(Look(), (9, 4))
     cloud, bars = figure.subplots(1, 2, width_ratios=(1.1, 1))
     low = float(min(0.0, target.min(), cosine.min()))
     cloud.plot([low, 1], [low, 1], color="0.6", linewidth=1)
@@ -66,9 +65,10 @@ def plot_predictions(target: NDArray[np.float32], cosine: NDArray[np.float32], p
     errors = [np.abs(cosine - target)[place == k].mean() if (place == k).any() else 0.0 for k in range(10)]
     bars.bar(edges[:-1] + 0.05, errors, width=0.085)
     bars.set(xlabel="SSIM", ylabel="mean absolute error", title="By tenth of the similarity")
-    _save(figure, path)
+    save(figure, path, dpi=DPI)
 
 
+@_styled
 def plot_correlations(
     unrelated: NDArray[np.float64], copies: NDArray[np.float64], threshold: float, path: Path
 ) -> None:
@@ -80,10 +80,7 @@ def plot_correlations(
         threshold: From which on a pair is a copy.
         path: The file.
     """
-    require("matplotlib", "train")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = new_figure(Look(), (7, 3.6))
     axes = figure.subplots()
     bins = np.linspace(min(0.0, float(unrelated.min()), float(copies.min())), 1.0, 61)
     for scores, label in (
@@ -94,14 +91,6 @@ def plot_correlations(
         axes.hist(scores, bins.tolist(), weights=shares, alpha=0.6, label=f"{label} ({len(scores):,})")
     axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"threshold {threshold:.4f}")
     axes.set(xlabel="correlation of the embeddings", ylabel="% of images", xlim=(bins[0], 1.0))
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
-    axes.grid(alpha=0.3)
-    _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    axes.legend(fontsize=8, loc="upper left")
+    axes.grid()
+    save(figure, path, dpi=DPI)
