@@ -14,6 +14,7 @@ from deepssim.models.dar import centred_rows
 from deepssim.train.anchors import Anchors
 from deepssim.train.augment import Augmentation, augment
 from deepssim.train.loss import nt_xent
+from deepssim.train.nearest import nearest_threshold
 from deepssim.train.validation import embed, ranks
 
 __all__ = ["ContrastObjective", "ContrastValidation", "ImageSource"]
@@ -124,7 +125,7 @@ class ContrastValidation:
         return cls(images, seen, others, batches, temperature)
 
     def measure(self, network: nn.Module, device: torch.device) -> dict[str, float]:
-        """Return the loss, which selects, and how often the source of a view is the nearest, among the 4 and 8."""
+        """Return the loss, which selects, how often a view finds its source among the k nearest, and the threshold."""
         raw = [
             torch.from_numpy(embed(network, images, device, is_centred=False))
             for images in (self.images, self.seen, self.others)
@@ -135,7 +136,10 @@ class ContrastValidation:
         rank = ranks(scores, scores[np.arange(len(seen)), np.arange(len(seen))])
         figures = {f"source_in_{k}": float(np.mean(rank < k)) for k in (1, 4, 8)}
         loss = float(np.average(losses, weights=[len(rows) for rows in self.batches]))
-        return {"valid_loss": loss, **figures, "selection": loss}
+        # Of weights that diverged there is none, and the search takes no such rows.
+        is_finite = bool(np.isfinite(others).all() and np.isfinite(images).all())
+        threshold = nearest_threshold(others, images)[1].value if is_finite else float("nan")
+        return {"valid_loss": loss, **figures, "threshold": threshold, "selection": loss}
 
     def copies(self, network: nn.Module, device: torch.device) -> NDArray[np.float64]:
         """Return the correlation of each image with its view."""

@@ -18,19 +18,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepssim.calibration import SUFFIX, Calibration, Threshold
+from deepssim.calibration import SUFFIX, Calibration
 from deepssim.disk import replacing
 from deepssim.errors import UsageError
 from deepssim.models.checkpoint import Description, load_encoder
 from deepssim.models.dar import Dar, describe_dar, load_start
 from deepssim.progress import Progress
-from deepssim.search import Searcher
 from deepssim.train.anchors import Anchors
 from deepssim.train.augment import DAR
 from deepssim.train.checks import check_seed, check_sides, check_size
 from deepssim.train.contrast import ContrastObjective, ContrastValidation, ImageSource
 from deepssim.train.launch import Result, Training, Work, launch, look_every
 from deepssim.train.loop import Schedule
+from deepssim.train.nearest import nearest_threshold
 from deepssim.train.options import PeopleOptions
 from deepssim.train.people import read_people
 from deepssim.train.plots import plot_correlations, plot_curves
@@ -44,7 +44,6 @@ __all__ = [
     "SIZE",
     "DarOptions",
     "DarTraining",
-    "nearest_threshold",
     "train_dar",
 ]
 
@@ -57,7 +56,6 @@ TEMPERATURE = 0.07
 _FLOOR = 0.5
 # The strides of ResNet-50.
 _LEAST_SIDE = 32
-_QUANTILE = 0.95
 _CURVES = {"loss": "training loss", "valid_loss": "validation loss"}
 
 
@@ -75,7 +73,7 @@ class DarOptions(PeopleOptions):
 def train_dar(options: DarOptions, progress: Progress | None = None) -> Result:
     """Train the network of the metric ``dar``, or go on with a run that was killed.
 
-    Beside ``best.safetensors`` comes ``best.calibration.json`` with its threshold; see `nearest_threshold`.
+    Beside ``best.safetensors`` comes ``best.calibration.json`` with its threshold; see `deepssim.train.nearest`.
 
     Args:
         options: What was asked.
@@ -154,7 +152,7 @@ class DarTraining(Training[Tensor]):
         assert self._sides is not None
         assert isinstance(work.validation, ContrastValidation)
         training, selecting = (embed(kept, torch.from_numpy(side.images)[:, None], device) for side in self._sides)
-        nearest, calibration = nearest_threshold(training, selecting, folder.description.name)
+        nearest, calibration = _calibration(training, selecting, folder.description.name)
         with replacing(folder.path / f"best{SUFFIX}") as temporary:
             calibration.write(temporary)
         copies = work.validation.copies(kept, device)
@@ -163,38 +161,18 @@ class DarTraining(Training[Tensor]):
         return {"threshold": calibration.exact.value, "views_over_threshold": found}
 
 
-def nearest_threshold(
+def _calibration(
     training: NDArray[np.float32], validation: NDArray[np.float32], metric: str
 ) -> tuple[NDArray[np.float64], Calibration]:
-    """Return the published threshold: the 95th percentile of what is nearest among images that nobody copied.
-
-    For each training image its nearest validation image is taken, of people who are not trained on; a synthetic image
-    is a copy where its correlation with a training image is above that of 95 % of them (arXiv 2402.01054, and the
-    README of its code).
-
-    Args:
-        training: ``(n, dim)`` embeddings whose inner product is the score.
-        validation: ``(m, dim)`` likewise.
-        metric: Name of the metric, for the calibration.
-
-    Returns:
-        ``(n,)`` the scores of the nearest, and the threshold; one, so that no pair is near without being exact.
-
-    Example:
-        >>> rows = np.array([[1, 0], [0, 1]], np.float32)
-        >>> nearest, calibration = nearest_threshold(rows, np.array([[0.6, 0.8]], np.float32), "dar")
-        >>> nearest.round(2).tolist(), round(calibration.exact.value, 2)
-        ([0.6, 0.8], 0.79)
-    """
-    scores = Searcher.of(validation).search(training, 1).scores[:, 0]
-    nearest = np.asarray(scores, np.float64)
-    threshold = Threshold(float(np.quantile(nearest, _QUANTILE)), ">")
+    """Return the scores of the nearest and the one threshold: no pair is near without being exact."""
+    nearest, threshold = nearest_threshold(training, validation)
     how = (
         f"95th percentile of the correlation of each of {len(training):,} training images with its nearest of "
         f"{len(validation):,} validation images, of people who were not trained on (arXiv 2402.01054)."
     )
+    share = float(np.mean(nearest >= threshold.cut()))
     calibration = Calibration(
-        metric, threshold, threshold, f"threshold of the training of {metric}",
-        base_size=len(validation), false_positive_rate=float(np.mean(scores >= threshold.cut())), how=how, views="none",
+        metric, threshold, threshold, f"threshold of the training of {metric}", base_size=len(validation),
+        false_positive_rate=share, how=how, views="none",
     )  # fmt: skip
     return nearest, calibration
