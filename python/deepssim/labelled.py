@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,18 +97,12 @@ def read_labelled(path: str | Path, *, group_by: str = "auto") -> LabelledPairs:
     rows, has_groups = _rows(path)
     if not rows:
         raise UsageError(f"{path} has no rows: list at least one pair")
-    _refuse(path, "without a key", [f"line {n}" for n, *cells in rows if not (cells[0] and cells[1])])
-    unknown = [f"{label!r} (line {n})" for n, _, _, label, _ in rows if label.lower() not in LABEL_WORDS]
-    _refuse(path, "with an unknown label", unknown, "a label is 0 (different), 1 (duplicate) or 2 (similar)")
-    labels = np.array([LABEL_WORDS[row[3].lower()] for row in rows], np.int64)
-    real, synthetic = tuple(row[1] for row in rows), tuple(row[2] for row in rows)
-    _refuse_contradictions(path, rows, labels)
-    if has_groups:
-        _refuse(path, "without a group", [f"line {n}" for n, *_, group in rows if not group])
-        people, how = [row[4] for row in rows], _FROM_COLUMN
-        _refuse_two_people(path, real, people)
-    else:
-        people, how = _people_of_keys(path, real, group_by)
+    problems = _problems(rows, has_groups=has_groups)
+    if problems:
+        raise UsageError(f"{path} has {'; '.join(problems)}")
+    labels = np.array([LABEL_WORDS[row.label.lower()] for row in rows], np.int64)
+    real, synthetic = tuple(row.real for row in rows), tuple(row.synthetic for row in rows)
+    people, how = ([row.group for row in rows], _FROM_COLUMN) if has_groups else _people_of_keys(path, real, group_by)
     return LabelledPairs(path, real, synthetic, labels, np.array(people, np.str_), how)
 
 
@@ -166,9 +161,10 @@ def find_keys(
             known[key] = fitting[0] if fitting else -1
         places.append(known[key])
     if missing:
+        such = f", such as '{one_line(names[0], 80)}'" if names else ""
         raise UsageError(
-            f"{len(missing):,} of {len(known):,} images of the labelled pairs are not in {where}: "
-            f"{some(list(missing), _SHOWN)}; it has {len(names):,}, such as {some(list(names), 1) if names else 'none'}"
+            f"{_counted('image', list(missing))} of the labelled pairs cannot be found in {where}: "
+            f"{some(list(missing), _SHOWN)}; it has {len(names):,}{such}"
         )
     if unclear:
         raise UsageError(
@@ -206,8 +202,16 @@ def _short_form(name: str) -> str:
     return f"{path.parent.name}/{stem}{mark}{frame if mark else ''}"
 
 
-def _rows(path: Path) -> tuple[list[tuple[int, str, str, str, str]], bool]:
-    """Return line, real key, synthetic key, label and group of each row, and whether there are groups."""
+class _Row(NamedTuple):
+    line: int
+    real: str
+    synthetic: str
+    label: str
+    group: str
+
+
+def _rows(path: Path) -> tuple[list[_Row], bool]:
+    """Return the rows of a list, and whether they have groups."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -231,43 +235,54 @@ def _rows(path: Path) -> tuple[list[tuple[int, str, str, str, str]], bool]:
                     short.append(f"line {reader.line_num}")
                     continue
                 real, synthetic, label = (cells[place].strip() for place in places)
-                rows.append((reader.line_num, real, synthetic, label, "" if group is None else cells[group].strip()))
+                of_group = "" if group is None else cells[group].strip()
+                rows.append(_Row(reader.line_num, real, synthetic, label, of_group))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         what = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(f"{path} cannot be read as CSV in UTF-8: {one_line(str(what))}") from error
-    _refuse(path, "with too few cells", short)
+    if short:
+        raise UsageError(f"{path} has {_counted('row', short)} with too few cells: {_listed(short)}")
     return rows, group is not None
 
 
-def _refuse(path: Path, what: str, found: Sequence[str], then: str = "") -> None:
-    if found:
-        shown = ", ".join(one_line(text, 80) for text in found[:_SHOWN])
-        more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
-        raise UsageError(f"{path} has {len(found):,} rows {what}: {shown}{more}{f'; {then}' if then else ''}")
-
-
-def _refuse_contradictions(path: Path, rows: Sequence[tuple[int, str, str, str, str]], labels: Labels) -> None:
-    lines: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    for (line, real, synthetic, *_), label in zip(rows, labels.tolist(), strict=True):
-        lines[real, synthetic].append((line, label))
-    found = [
-        f"{real} with {synthetic} is {' and '.join(f'{label} in line {line}' for line, label in several)}"
-        for (real, synthetic), several in lines.items()
-        if len({label for _, label in several}) > 1
+def _problems(rows: Sequence[_Row], *, has_groups: bool) -> list[str]:
+    """Return what is wrong with rows, all of it."""
+    keyless = [f"line {row.line}" for row in rows if not (row.real and row.synthetic)]
+    unknown = [f"{row.label!r} in line {row.line}" for row in rows if row.label.lower() not in LABEL_WORDS]
+    groupless = [f"line {row.line}" for row in rows if has_groups and not row.group]
+    labels: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
+    groups: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in rows:
+        if row.label.lower() in LABEL_WORDS:
+            labels[row.real, row.synthetic].setdefault(LABEL_WORDS[row.label.lower()], row.line)
+        groups[row.real].setdefault(row.group, row.line)
+    contradictions = [
+        f"{real} with {synthetic} is {' and '.join(f'{label} in line {line}' for label, line in of.items())}"
+        for (real, synthetic), of in labels.items()
+        if len(of) > 1
     ]
-    if found:
-        shown = "; ".join(one_line(text, 200) for text in found[:_SHOWN])
-        more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
-        raise UsageError(f"{path} contradicts itself about {len(found):,} pairs: {shown}{more}")
+    of_two = [
+        f"{real} is of {' and '.join(f'{group} in line {line}' for group, line in of.items())}"
+        for real, of in groups.items()
+        if len(of) > 1
+    ]
+    problems = (
+        (_counted("row", keyless), "without a key", keyless),
+        (_counted("row", unknown), "with an unknown label (0 different, 1 duplicate, 2 similar)", unknown),
+        (_counted("row", groupless), "without a group", groupless),
+        (_counted("pair", contradictions), "with two labels", contradictions),
+        (_counted("real image", of_two), "with two groups", of_two),
+    )
+    return [f"{count} {what}: {_listed(found)}" for count, what, found in problems if found]
 
 
-def _refuse_two_people(path: Path, real: Sequence[str], people: Sequence[str]) -> None:
-    of: dict[str, set[str]] = defaultdict(set)
-    for key, person in zip(real, people, strict=True):
-        of[key].add(person)
-    several = [key for key, groups in of.items() if len(groups) > 1]
-    if several:
-        raise UsageError(f"{path} gives {len(several):,} real images several groups: {some(several, _SHOWN)}")
+def _counted(what: str, found: Sequence[str]) -> str:
+    return f"{len(found):,} {what}{'' if len(found) == 1 else 's'}"
+
+
+def _listed(found: Sequence[str]) -> str:
+    shown = ", ".join(one_line(text, 200) for text in found[:_SHOWN])
+    return f"{shown} and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else shown
 
 
 def _people_of_keys(path: Path, real: Sequence[str], group_by: str) -> tuple[list[str], str]:

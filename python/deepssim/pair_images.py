@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepssim.calibration import Calibration, installed_calibrations, load_calibration
 from deepssim.embed import NORM_TOLERANCE, Encoder
-from deepssim.errors import DeepSSIMError, MetricError, UsageError
+from deepssim.errors import DeepSSIMError, UsageError
 from deepssim.evidence import Verifier
 from deepssim.image_ops import byte_grey, is_byte_image, map_on_threads, resize_area, similarity_pairs
 from deepssim.images import ImageOptions, list_images, read_image
@@ -121,8 +121,29 @@ class ImagePairs:
         stack, mark, _ = key.rpartition("#")
         if mark and (self.folder / stack).is_file():
             return _Found(stack, key)
-        path = file_of(key)
+        try:
+            path = file_of(key)
+        except UsageError:  # it leads out of the folder, so it is not in it
+            return None
         return _Found(path, path) if (self.folder / path).is_file() else None
+
+    def check(self, metrics: Sequence[str]) -> None:
+        """Refuse metrics that there are none of, before any is run.
+
+        Raises:
+            UsageError: Some are unknown; all are named.
+            MetricError: A bundle cannot be read.
+        """
+        verified = [one for one in installed_calibrations() if one.partition(".")[0] == _VERIFIED]
+        known = [*IN_PLACE, *verified, *installed_metrics()]
+        unknown = [metric for metric in metrics if metric not in known and not metric.endswith(".onnx")]
+        if unknown:
+            raise UsageError(
+                f"unknown metric {', '.join(map(repr, unknown))}: there are {', '.join(known)}, and bundles (.onnx)"
+            )
+        for metric in metrics:
+            if metric.endswith(".onnx"):
+                load_metric(metric)
 
     def scores(self, metric: str, *, device: str = "auto") -> PairScores:
         """Score every pair.
@@ -137,16 +158,14 @@ class ImagePairs:
             UsageError: Images cannot be read or compared, or the metric is unknown.
             MetricError: A bundle cannot be read or run.
         """
+        self.check([metric])
         similarity = "cosine"
         if metric in IN_PLACE:
             scores, detail, calibration = self._in_place(cast(InPlaceKind, metric)), None, default_calibration(metric)
         elif metric.partition(".")[0] == _VERIFIED:
-            calibration = _verified_calibration(metric)
+            calibration = load_calibration(metric)
             scores, detail = self._verified(calibration)
         else:
-            if metric not in installed_metrics() and not metric.endswith(".onnx"):
-                known = [*IN_PLACE, _VERIFIED, *installed_metrics()]
-                raise UsageError(f"unknown metric {metric!r}: {', '.join(known)}, or the path of an .onnx bundle")
             bundle = load_metric(metric)
             detail, calibration = None, default_calibration(bundle.name, bundle)
             scores, metric = self._embedded(Encoder(bundle, device=device, threads=self.threads)), bundle.name
@@ -310,13 +329,3 @@ class _Gallery:
 
     def working_image(self, row: int) -> Working:
         return self.images[row]
-
-
-def _verified_calibration(name: str) -> Calibration:
-    known = [one for one in installed_calibrations() if one.partition(".")[0] == _VERIFIED]
-    if name not in known:
-        raise UsageError(f"unknown metric {name!r}: of registered pairs there are {', '.join(known)}")
-    calibration = load_calibration(name)
-    if calibration.stage != _VERIFIED:
-        raise MetricError(f"the calibration {name} is of the stage {calibration.stage}")
-    return calibration

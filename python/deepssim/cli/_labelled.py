@@ -100,6 +100,7 @@ def read_scores(
     if images is not None:
         source = ImagePairs(pairs, images, perturb_seed=perturb, perturb_both=perturb_both, size=resize,
                             threads=threads, progress=progress)  # fmt: skip
+        source.check(metric)
         found += [source.scores(name) for name in metric]
     return pairs, found
 

@@ -246,8 +246,8 @@ def escaped_latex(text: str) -> str:
     r"""Return text as LaTeX prints it.
 
     Example:
-        >>> print(escaped_latex("50 % of my_metric"))
-        50 \% of my\_metric
+        >>> escaped_latex("50 % of my_metric")
+        '50 \\% of my\\_metric'
     """
     return "".join(_LATEX.get(sign, sign) for sign in text)
 
