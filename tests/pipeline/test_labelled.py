@@ -274,7 +274,7 @@ def test_the_command_writes_every_table(layout, tmp_path, deepssim):
     }  # fmt: skip
     assert (out / "pairs.csv").read_text().count("\n") == 33
     latex = (out / "evaluation.tex").read_text()
-    assert latex.count(r"\begin{tabular}") == 3
+    assert latex.count(r"\begin{tabular}") == 4
     assert all(line.startswith("%") or r"\%" in line for line in latex.splitlines() if "%" in line)
     assert "| verified | near S1 \\>= 0.73" in (out / "evaluation.md").read_text()
 

@@ -99,8 +99,8 @@ def _heading(evaluation: Evaluation) -> list[str]:
     pairs, sampling = evaluation.pairs, evaluation.resampling
     counts = ", ".join(f"{n:,} {name}" for name, n in zip(CLASS_NAMES, evaluation.support, strict=True))
     lines = [
-        f"{pairs.path.name}: {len(pairs):,} pairs ({counts}) of {sampling.n_people:,} people (by {pairs.people_from}) "
-        f"and {sampling.n_images:,} synthetic images",
+        f"{len(pairs):,} pairs of {pairs.path.name} ({counts}), of {sampling.n_people:,} people (by "
+        f"{pairs.people_from}) and {sampling.n_images:,} synthetic images",
         sampling.sentence(),
     ]
     conditions = list(dict.fromkeys(metric.condition for metric in evaluation.metrics if metric.condition))
@@ -122,14 +122,21 @@ def _notes(evaluation: Evaluation) -> list[str]:
 
 
 def _of_metrics(evaluation: Evaluation) -> _Table:
-    """Main figures, a metric by row."""
-    titles = _titles(evaluation)
+    """Main figures, a metric by column."""
+    rows = [
+        [title, *(_cell(metric.figures.get(figure)) for metric in evaluation.metrics)]
+        for figure, title in _titles(evaluation).items()
+    ]
+    return _Table(["", *(metric.name for metric in evaluation.metrics)], rows)
+
+
+def _of_thresholds(evaluation: Evaluation) -> _Table:
     rows = [
         [metric.name, thresholds_text(metric.calibration, metric.similarity),
-         *(_cell(metric.figures.get(figure)) for figure in titles)]
+         "" if metric.calibration is None else metric.calibration.source]
         for metric in evaluation.metrics
     ]  # fmt: skip
-    return _Table(["metric", "thresholds", *titles.values()], rows)
+    return _Table(["metric", "thresholds", "from"], rows)
 
 
 def _of_classes(evaluation: Evaluation) -> _Table:
@@ -163,17 +170,13 @@ def as_text(evaluation: Evaluation, *, width: int = 100) -> str:
         evaluation: What was found.
         width: Signs of a line; metrics that do not fit side by side come below.
     """
-    titles = _titles(evaluation)
     parts = ["\n".join(_heading(evaluation))]
-    label_width = max(len(title) for title in titles.values())
-    columns = [
-        [metric.name, *(_cell(metric.figures.get(figure)) for figure in titles)] for metric in evaluation.metrics
-    ]
-    for block in _blocks(columns, width - label_width):
-        rows = [["", *titles.values()], *block]
-        parts.append(_aligned([list(row) for row in zip(*rows, strict=True)]))
-    thresholds = [[m.name, thresholds_text(m.calibration, m.similarity), _source(m)] for m in evaluation.metrics]
-    parts.append(_aligned([["thresholds", "", ""], *thresholds]))
+    main = _of_metrics(evaluation)
+    titles, *columns = [list(column) for column in zip(main.header, *main.rows, strict=True)]
+    for block in _blocks(columns, width - max(map(len, titles))):
+        parts.append(_aligned([list(row) for row in zip(titles, *block, strict=True)]))
+    thresholds = _of_thresholds(evaluation)
+    parts.append(_aligned([thresholds.header, *thresholds.rows]))
     classes = _of_classes(evaluation)
     if classes.rows:
         short = [*classes.header[:6], *(f"-> {name}" for name in CLASS_NAMES)]
@@ -182,10 +185,6 @@ def as_text(evaluation: Evaluation, *, width: int = 100) -> str:
         table = _of_comparisons(evaluation.comparisons)
         parts.append(_aligned([table.header, *table.rows]))
     return "\n\n".join([*parts, "\n".join(_closing(evaluation))])
-
-
-def _source(metric: MetricEvaluation) -> str:
-    return "" if metric.calibration is None else metric.calibration.source
 
 
 def _closing(evaluation: Evaluation) -> list[str]:
@@ -216,6 +215,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
 def as_markdown(evaluation: Evaluation) -> str:
     """Return the tables as Markdown."""
     parts = ["  \n".join(map(_escaped_markdown, _heading(evaluation))), _markdown(_of_metrics(evaluation))]
+    parts.append(_markdown(_of_thresholds(evaluation)))
     classes = _of_classes(evaluation)
     if classes.rows:
         parts.append(_markdown(classes))
@@ -256,6 +256,7 @@ def as_latex(evaluation: Evaluation) -> str:
     """Return the tables as LaTeX, for the package booktabs; what is said beside them are comments and captions."""
     heading = " ".join(f"{line[0].upper()}{line[1:]}." for line in _heading(evaluation))
     tables = [_latex(_of_metrics(evaluation), f"{heading} {READING[0].upper()}{READING[1:]}.")]
+    tables.append(_latex(_of_thresholds(evaluation), "Thresholds of the metrics."))
     classes = _of_classes(evaluation)
     if classes.rows:
         tables.append(_latex(classes, "Figures of each class, and how many of its pairs were labelled how."))
@@ -270,7 +271,7 @@ def _latex(table: _Table, caption: str) -> str:
     spec = "l" * len(table.header)
     return "\n".join(
         [
-            r"\begin{table}", r"\centering\small", rf"\caption{{{escaped_latex(caption)}}}",
+            r"\begin{table}", r"\centering\footnotesize", rf"\caption{{{escaped_latex(caption)}}}",
             rf"\begin{{tabular}}{{{spec}}}", r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule",
             r"\end{tabular}", r"\end{table}",
         ]
