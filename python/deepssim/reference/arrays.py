@@ -85,7 +85,7 @@ class StoredArray:
                 raise UsageError(f"{path} is neither an .npz nor an .npy file{'' if magic else ': it is empty'}")
             with _archive(path, file) as archive:
                 info = _member(path, archive, key)
-                with archive.open(info) as stream:
+                with _damage(path), archive.open(info) as stream:
                     is_stored = info.compress_type == zipfile.ZIP_STORED
                     start = _start_of(path, file, info) if is_stored else 0
                     return cls._of(path, stream, start, info.file_size, None if is_stored else info.filename)
@@ -135,7 +135,7 @@ class StoredArray:
             chosen = np.unique(wanted)
             # Neighbours are read at once.
             starts = np.flatnonzero(np.diff(chosen, prepend=-2) != 1)
-            for place, end in zip(starts.tolist(), [*starts[1:].tolist(), len(chosen)], strict=True):
+            for place, end in zip(starts.tolist(), np.append(starts[1:], len(chosen)).tolist(), strict=False):
                 first, last = int(chosen[place]), int(chosen[end - 1]) + 1
                 for start in range(first, last, most):
                     yield start, min(start + most, last)
@@ -146,11 +146,9 @@ class StoredArray:
         step = self._step_bytes
         with self._stream() as (stream, origin):
             for start, stop in spans:
-                stream.seek(origin + start * step)
-                try:
+                with _damage(self.path):
+                    stream.seek(origin + start * step)
                     data = _read_all(stream, (stop - start) * step)
-                except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                    raise UsageError(f"{self.path} is cut or damaged: {reason(error)}") from error
                 yield start, np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
 
     @contextmanager
@@ -159,8 +157,20 @@ class StoredArray:
             if self.member is None:
                 yield file, self.offset
                 return
-            with _archive(self.path, file) as archive, archive.open(self.member) as stream:
-                yield stream, self.offset
+            with _archive(self.path, file) as archive:
+                with _damage(self.path):
+                    stream = archive.open(self.member)
+                with stream:
+                    yield stream, self.offset
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn what damaged archives raise into an error that names the file."""
+    try:
+        yield
+    except (OSError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageError(f"{path} is cut or damaged: {reason(error)}") from error
 
 
 def _read_all(stream: IO[bytes], n_bytes: int) -> bytearray:
@@ -182,9 +192,10 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {reason(error)}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"{path} is no regular file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UsageError(f"{path} is no regular file")
         yield file
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -138,17 +139,24 @@ def read_index(path: str | Path) -> tuple[str, ...]:
             raise UsageError(f"{path} holds {found}, not a list of strings: it is no index of a matrix")
         if found.n_bytes > _MOST_INDEX_BYTES:
             raise UsageError(f"{path} holds {found.n_bytes:,} bytes of names, the limit is {_MOST_INDEX_BYTES:,}")
-        try:
-            values = found.read(0, found.shape[0]).tolist()
-            names = [value if isinstance(value, str) else value.decode("utf-8") for value in values]
-        except (UnicodeDecodeError, ValueError) as error:
-            raise UsageError(f"{path} holds names that are no text") from error
+        names = _texts(path, found)
     if not names:
         raise UsageError(f"{path} names no image")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UsageError(f"{path} names {len(twice):,} images more than once: {some(twice)}")
     return tuple(names)
+
+
+def _texts(path: Path, found: StoredArray) -> list[str]:
+    try:
+        values = found.read(0, found.shape[0])
+        # NumPy makes strings of any numbers, and the interpreter ends where one is no character.
+        if found.dtype.kind == "U" and values.view(values.dtype.byteorder + "u4").max(initial=0) > sys.maxunicode:
+            raise ValueError("no character")
+        return [value if isinstance(value, str) else value.decode("utf-8") for value in values.tolist()]
+    except (UnicodeDecodeError, ValueError) as error:
+        raise UsageError(f"{path} holds names that are no text") from error
 
 
 def _read_csv_index(path: Path) -> list[str]:
@@ -234,7 +242,8 @@ class MatrixFile:
         found = StoredArray.find(path, DATA)
         if found.dtype.kind != "f" or found.dtype.itemsize > 8 or len(found.shape) != 2:
             raise UsageError(f"{path} holds {found}, not a matrix of float16, float32 or float64")
-        return cls(path, (found.shape[0], found.shape[1]), found.dtype.newbyteorder("="), found)
+        n_real, n_synthetic = found.shape[::-1] if found.is_fortran else found.shape
+        return cls(path, (n_real, n_synthetic), found.dtype.newbyteorder("="), found)
 
     def check(self, n_real: int, n_synthetic: int) -> None:
         """Refuse a matrix that is not of so many real and synthetic images.
