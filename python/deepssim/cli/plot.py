@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,6 @@ from deepssim.cli._options import echo_json, talk_options, threads_option
 from deepssim.errors import UsageError
 
 if TYPE_CHECKING:
-    from deepssim.calibration import Threshold
     from deepssim.plots import Look, ScoredPairs
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -61,9 +60,11 @@ def scored_options(function: F) -> F:
     """Add labelled pairs, their scores and thresholds, and the figure's options."""
     options = [
         labelled_options,
-        click.option("--thresholds", multiple=True, metavar="[METRIC=]NEAR,EXACT",
-                     help="Thresholds to draw (of S1 and S2 for verified; of an l2 metric distances).  "
+        click.option("--thresholds", multiple=True, metavar="[NAME=]NEAR,EXACT",
+                     help="Thresholds of a metric; of verified S1 and S2, of an l2 metric distances.  "
                      "[default: those that come with the metric]"),
+        click.option("--calibration", multiple=True, metavar="[NAME=]CALIBRATION",
+                     help="Thresholds of a metric from an installed calibration or a file."),
         figure_options,
         threads_option,
         talk_options,
@@ -260,17 +261,18 @@ def _look(asked: dict[str, Any], inputs: Sequence[Path]) -> Look:
 def _read(asked: dict[str, Any]) -> tuple[list[ScoredPairs], Look]:
     """Return scores of labelled pairs, and how the figure looks; the figure's place is checked first."""
     from deepssim.cli._progress import make_progress
+    from deepssim.pair_thresholds import give_thresholds
     from deepssim.plots import ScoredPairs
 
-    own = ("out", "title", "size", "dpi", "palette", "as_json", "quiet", "thresholds")
+    own = ("out", "title", "size", "dpi", "palette", "as_json", "quiet", "thresholds", "calibration")
     source = {name: value for name, value in asked.items() if name not in own}
     matrices = [Path(text.partition("=")[2] or text) for text in source["matrix"]]
     files = [source["testset_csv"], *matrices, *source["real_indices"], *source["synthetic_indices"]]
     folders = [*source["real_store"], *source["synthetic_store"], *([source["images"]] if source["images"] else [])]
     look = _look(asked, [*files, *folders])
-    given = _given(asked["thresholds"])
+    _check_thresholds(asked["thresholds"], asked["calibration"])
     pairs, found = read_scores(**source, progress=make_progress(asked["quiet"]))
-    _check_names(given, [one.metric for one in found])
+    found = give_thresholds(found, asked["thresholds"], asked["calibration"])
     conditions = {one.condition for one in found}
     is_shared = len(found) > 1 and len(conditions) == 1 and conditions != {""}
     if is_shared:  # said once
@@ -278,41 +280,21 @@ def _read(asked: dict[str, Any]) -> tuple[list[ScoredPairs], Look]:
     scored = []
     for one in found:
         near, exact = (None, None) if one.calibration is None else (one.calibration.near, one.calibration.exact)
-        values = given.get(one.metric, given.get(""))
-        is_distance = one.similarity == "l2"
-        if values is not None:
-            near, exact = _thresholds(*values, is_distance=is_distance, has_detail=one.detail is not None)
         name = f"{one.metric}, {one.condition}" if one.condition and not is_shared else one.metric
-        scored.append(ScoredPairs(name, one.scores, pairs.labels, near, exact, one.detail, is_distance=is_distance))
+        scored.append(
+            ScoredPairs(name, one.scores, pairs.labels, near, exact, one.detail, is_distance=one.similarity == "l2")
+        )
     return scored, look
 
 
-def _given(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Return thresholds that the command line gives, by metric; "" stands for the only one."""
-    from deepssim.calibration import parse_thresholds
+def _check_thresholds(thresholds: Sequence[str], calibrations: Sequence[str]) -> None:
+    """Refuse what cannot be read before anything is scored."""
+    from deepssim.calibration import load_calibration, parse_thresholds
 
-    parts = [text.rpartition("=") for text in texts]
-    return {name: parse_thresholds(values) for name, _, values in parts}
-
-
-def _check_names(given: Mapping[str, object], metrics: Sequence[str]) -> None:
-    if "" in given and len(set(metrics)) > 1:
-        raise click.UsageError(f"--thresholds: say of which metric, such as --thresholds {metrics[0]}=NEAR,EXACT")
-    unknown = sorted(set(given) - set(metrics) - {""})
-    if unknown:
-        raise click.UsageError(f"--thresholds of {', '.join(unknown)}, but the metrics are {', '.join(metrics)}")
-
-
-def _thresholds(near: float, exact: float, *, is_distance: bool, has_detail: bool) -> tuple[Threshold, Threshold]:
-    from deepssim.calibration import Threshold
-    from deepssim.metric import l2_score
-
-    if (near < exact if is_distance else near > exact) and not has_detail:
-        order = "smaller" if is_distance else "larger"
-        raise click.UsageError(f"--thresholds: exact copies are closer than near ones, so EXACT is the {order} number")
-    if is_distance:
-        near, exact = l2_score(near), l2_score(exact)
-    return Threshold(near), Threshold(exact)
+    for text in thresholds:
+        parse_thresholds(text.rpartition("=")[2])
+    for text in calibrations:
+        load_calibration(text.rpartition("=")[2])
 
 
 def _what(scored: Sequence[ScoredPairs]) -> str:
