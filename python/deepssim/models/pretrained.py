@@ -44,13 +44,15 @@ def read_weights(path: Path, wanted: str = "torchvision's weights, a .pth or .sa
         UsageError: It cannot be read, or is no state dict.
     """
     try:
+        path.open("rb").close()  # torch meets a file that was cut short with an OSError too
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read as weights: {error.strerror or 'it cannot be opened'}") from error
+    try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read as weights: {error.strerror or 'it cannot be opened'}") from error
     except Exception as error:  # both readers raise types of their own
         # Without their words: torch's advise to let the file execute what it holds.
         raise UsageError(
