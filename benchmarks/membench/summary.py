@@ -34,8 +34,8 @@ def as_summary(rows: Sequence[Row], about: dict[str, Any]) -> str:
         "",
         *_table(rows, lambda row: row.cuts.source == TUNE, _chosen, lambda row: _shown(row.system)),
         "",
-        "What published tables give besides, at the same thresholds: exact copies found at 5 % false positives among all "
-        "other images, after the stroke the area under the ROC curve of copies against unrelated images, times 100.",
+        "What published tables give besides, at the same thresholds: exact copies found at 5 % false positives among "
+        "all other images; after the stroke the area under the ROC curve of copies against unrelated ones, times 100.",
         "",
         *_table(rows, lambda row: row.cuts.source == TUNE, _besides, lambda row: _shown(row.system)),
         "",
