@@ -29,11 +29,14 @@ def main() -> None:
     parser.add_argument("--num_workers", type=int, help="threads; default: all")
     ours = parser.add_argument_group("not in the reference")
     ours.add_argument("--weights", help="of an OpenCLIP model (semdedup), where they are not to be downloaded")
+    ours.add_argument("--reference_normalisation", action="store_true",
+                      help="of chen: divide by the mean instead of the standard deviation, as there by mistake")  # fmt: skip
     ours.add_argument("--float16", action="store_true", help="round scores to float16")
     flags = parser.parse_args()
     bundle = door_models.bundle_of(
-        flags.model_path, flags.metric_name, flags.dataset_images_dir, flags.embeddings_dir, flags.weights
-    )
+        flags.model_path, flags.metric_name, flags.dataset_images_dir, flags.embeddings_dir,
+        weights=flags.weights, is_faulty=flags.reference_normalisation,
+    )  # fmt: skip
     door.run(
         [
             "score", flags.dataset_images_dir, "--reference-layout", "--metric", bundle, "--name", flags.metric_name,

@@ -19,13 +19,13 @@ __all__ = ["bundle_of"]
 
 # What a folder of a training run holds, best first.
 IN_FOLDER = ("best.safetensors", "best_model_jit.pt", "checkpoints/best_model_jit.pt")
-# Options of deepssim export that read a checkpoint of a metric.
-READERS = {"deepssim": "--from-torchscript", "chen": "--sscd", "dar": "--dar"}
 ARCHIVES = (".pt", ".pth", ".torchscript")
 N_SIZED = 64  # images whose size is looked at
 
 
-def bundle_of(model: str, metric: str, images: Path, folder: Path, weights: str | None) -> str:
+def bundle_of(
+    model: str, metric: str, images: Path, folder: Path, *, weights: str | None = None, is_faulty: bool = False
+) -> str:
     """Return a bundle for a model, exported where it is none yet.
 
     Args:
@@ -33,36 +33,37 @@ def bundle_of(model: str, metric: str, images: Path, folder: Path, weights: str 
             of TorchScript or a checkpoint of PyTorch (``.pt``, ``.pth``), a folder that holds one, or for
             ``semdedup`` the name of an OpenCLIP model.
         metric: ``--metric_name``.
-        images: Whose size the network of ``deepssim`` takes, as it does there.
+        images: Whose size published networks take, as they do there.
         folder: Where the bundle is kept.
         weights: File of weights of an OpenCLIP model; None: the hub's.
+        is_faulty: Whether the network of ``chen`` is fed with the reference's faulty normalisation.
     """
     path = Path(model)
-    if path.is_dir() and metric != "semdedup":
-        path = next((path / name for name in IN_FOLDER if (path / name).is_file()), path)
-        if path.is_dir():
-            door.fail(f"{model} holds none of {', '.join(IN_FOLDER)}: give the file of the model")
-    if metric == "semdedup" and path.suffix != ".onnx":
-        source = ["--openclip", model, *(["--weights", weights] if weights else [])]
-        return _exported(source, metric, f"{model} {_digest(weights)}", [], folder)
-    if not path.is_file():
-        door.fail(f"--model_path {model} is no file: give a bundle (.onnx), an encoder of deepssim train "
-                  "(.safetensors) or a published checkpoint (.pt, .pth)")  # fmt: skip
-    if path.suffix == ".onnx":
+    if path.suffix == ".onnx" and path.is_file():
         return str(path)
-    size = _size_option(images) if metric == "deepssim" else []
-    if path.suffix == ".safetensors":
-        return _exported([path], metric, _digest(path), size, folder)
-    if path.suffix not in ARCHIVES:
-        door.fail(f"--model_path {model} is none of .onnx, .safetensors, {', '.join(ARCHIVES)}")
-    return _exported([READERS[metric], path], metric, _digest(path), size, folder)
+    if metric == "semdedup":
+        source = ["--openclip", model, *(["--weights", weights] if weights else [])]
+        return _exported(source, metric, f"{model} {_digest(weights)}", folder)
+    if path.is_dir():
+        path = next((path / name for name in IN_FOLDER if (path / name).is_file()), path)
+    if not path.is_file() or path.suffix not in (".safetensors", *ARCHIVES):
+        kinds = f"a bundle (.onnx), an encoder of deepssim train (.safetensors) or a checkpoint ({', '.join(ARCHIVES)})"
+        door.fail(f"--model_path {model} is neither {kinds} nor a folder of {', '.join(IN_FOLDER)}")
+    is_ours = path.suffix == ".safetensors"
+    options: dict[str, list[object]] = {
+        "deepssim": [path] if is_ours else ["--from-torchscript", path, *_size_option(images)],
+        "chen": ["--sscd", path, *(["--reference-normalisation"] if is_faulty else [])],
+        # Its published networks were trained on images with rows and columns exchanged.
+        "dar": ["--dar", path, *([] if is_ours else ["--reference-axes", *_size_option(images)])],
+    }
+    return _exported(options[metric], metric, _digest(path), folder)
 
 
-def _exported(source: list[object], metric: str, identity: str, size: list[object], folder: Path) -> str:
-    digest = hashlib.sha256(f"{__version__} {identity} {size}".encode()).hexdigest()[:12]
+def _exported(source: list[object], metric: str, identity: str, folder: Path) -> str:
+    digest = hashlib.sha256(f"{__version__} {identity} {source}".encode()).hexdigest()[:12]
     bundle = folder / f"{metric}-{digest}.onnx"
     if not bundle.is_file():  # it appears when it is whole
-        door.call(["export", *source, "--out", bundle, "--name", metric, *size])
+        door.call(["export", *source, "--out", bundle, "--name", metric])
     return str(bundle)
 
 
