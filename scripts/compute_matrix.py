@@ -30,7 +30,7 @@ def main() -> None:
     ours = parser.add_argument_group("not in the reference")
     ours.add_argument("--weights", help="of an OpenCLIP model (semdedup), where they are not to be downloaded")
     ours.add_argument("--reference_normalisation", action="store_true",
-                      help="of chen: divide by the mean instead of the standard deviation, as there by mistake")  # fmt: skip
+                      help="of chen: divide by the mean, as there by mistake")  # fmt: skip
     ours.add_argument("--float16", action="store_true", help="round scores to float16")
     flags = parser.parse_args()
     bundle = door_models.bundle_of(
