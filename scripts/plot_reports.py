@@ -30,7 +30,8 @@ def main() -> None:
         [
             "plot", "histogram", "--testset-csv", flags.testset_csv, "--matrix", f"score={flags.matrix_path}",
             "--real-indices", flags.real_indices_path, "--synthetic-indices", flags.synth_indices_path,
-            f"--thresholds={low!r},{high!r}", f"--title={flags.exp_title}", "--palette", "reference", "--out", out,
+            f"--thresholds={low!r},{high!r}", f"--title={flags.exp_title}", "--palette", "reference", "--stored-bins",
+            "--out", out,
         ]
     )  # fmt: skip
 

@@ -43,10 +43,21 @@ def source(folder: Path) -> list[str]:
     return [text for flag, name in names.items() for text in (flag, str(folder / name))]
 
 
-def test_the_histogram_tells_its_bins(deepssim, files, tmp_path):
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_the_histogram_tells_its_bins(deepssim, files, tmp_path, is_stored):
     out = tmp_path / "new" / "a.svg"
     done = deepssim(
-        "plot", "histogram", *source(files), "--metric", "deepssim", "--out", out, "--json", "--size", "6.5x5"
+        "plot",
+        "histogram",
+        *source(files),
+        "--metric",
+        "deepssim",
+        "--out",
+        out,
+        "--json",
+        "--size",
+        "6.5x5",
+        *(["--stored-bins"] if is_stored else []),
     )
     assert done.returncode == 0, done.stderr
     (told,) = json.loads(done.stdout)["figures"]
@@ -55,7 +66,9 @@ def test_the_histogram_tells_its_bins(deepssim, files, tmp_path):
         rows = list(csv.DictReader(file))
     scores = np.array([
         matrix[real.tolist().index(row["real_key"]), synthetic.tolist().index(row["synth_key"])] for row in rows
-    ], np.float64)  # fmt: skip
+    ])  # fmt: skip
+    assert scores.dtype == np.float16
+    scores = scores if is_stored else scores.astype(np.float64)  # the reference implementation takes them as stored
     edges = np.histogram_bin_edges(scores, bins=55)
     assert told["edges"] == edges.tolist()
     for name, label in (("unrelated", "0"), ("exact", "1"), ("near", "2")):

@@ -88,7 +88,9 @@ def command() -> None:
 @command.command("histogram")
 @scored_options
 @click.option("--bins", type=click.IntRange(1, 2000), default=55, show_default=True, help="Over all scores.")
-def histogram(bins: int, **asked: Any) -> None:
+@click.option("--stored-bins", "is_stored", is_flag=True,
+              help="Round edges of bins to the precision of the matrix, as the reference implementation does.")  # fmt: skip
+def histogram(bins: int, is_stored: bool, **asked: Any) -> None:
     """Draw how many labelled pairs of each class have which score, as published for these metrics.
 
     A panel a metric: bars by class, dashed thresholds, the title below, no vertical axis.
@@ -101,11 +103,11 @@ def histogram(bins: int, **asked: Any) -> None:
     from deepssim.plots import count_scores, draw_histogram
 
     scored, look = _read(asked)
-    _write(draw_histogram(scored, look, n_bins=bins), asked, f"{_what(scored)}", lambda: [
+    _write(draw_histogram(scored, look, n_bins=bins, is_stored=is_stored), asked, f"{_what(scored)}", lambda: [
         {"metric": stage.name, "thresholds": {word: value for word, value, _ in stage.marks},
          "edges": edges.tolist(), "counts": dict(zip(("unrelated", "exact", "near"), counts.tolist(), strict=True))}
         for one in scored for stage in one.stages()
-        for edges, counts in [count_scores(stage.values, stage.labels, bins)]
+        for edges, counts in [count_scores(stage.values, stage.labels, bins, is_stored=is_stored)]
     ])  # fmt: skip
 
 

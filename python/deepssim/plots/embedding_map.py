@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from deepssim.errors import StoreError, UsageError
 from deepssim.evaluate import EXACT, NEAR
 from deepssim.images.text import some
+from deepssim.plots.marks import percent
 from deepssim.plots.projection import draw_rows, principal_axes, read_rows, umap_points
 from deepssim.plots.style import INK, MUTED, Look, new_figure, styled
 from deepssim.report.data import read_summary
@@ -131,20 +132,7 @@ def make_map(
     ends = {"real": flagged.real_ids, "synthetic": flagged.synthetic_ids} if flagged and "synthetic" in stores else {}
     always = {name: _rows_of(stores[name], ids, name) for name, ids in ends.items()}
     rows = {name: draw_rows(len(store), most, seed, always.get(name)) for name, store in stores.items()}
-    if method == "pca":
-        axes = principal_axes(stores["real"], seed=seed)
-        points = {name: np.concatenate([axes(block) for block in read_rows(stores[name], rows[name])]) for name in rows}
-        shares = [f"{share * 100:.0f} % of the variance of the real images" for share in axes.shares]
-        names = f"first principal axis: {shares[0]}", f"second: {shares[1]}"
-        n_real = len(stores["real"])
-        note = f"Axes from {axes.n_rows:,} of {n_real:,} real images." if axes.n_rows < n_real else ""
-    else:
-        held = np.concatenate([block for name in rows for block in read_rows(stores[name], rows[name])])
-        placed = umap_points(held, seed=seed)
-        bounds = np.cumsum([len(some_rows) for some_rows in rows.values()])[:-1]
-        points = dict(zip(rows, np.split(placed, bounds), strict=True))
-        names = "UMAP 1", "UMAP 2"
-        note = "Distances between groups of a UMAP mean nothing."
+    points, names, note = (_by_axes if method == "pca" else _by_umap)(stores, rows, seed)
     # As fine as any figure: the last bits may differ between machines.
     scale = max(float(np.ptp(p)) for p in points.values()) or 1.0
     digits = 6 - int(np.floor(np.log10(scale)))
@@ -162,6 +150,29 @@ def make_map(
         names,
         note,
     )
+
+
+def _by_axes(
+    stores: Mapping[str, Store], rows: Mapping[str, Rows], seed: int
+) -> tuple[dict[str, Floats], tuple[str, str], str]:
+    """Return points by set, what the axes are, and a note."""
+    axes = principal_axes(stores["real"], seed=seed)
+    points = {name: np.concatenate([axes(block) for block in read_rows(stores[name], rows[name])]) for name in rows}
+    shares = [f"{percent(share)} of the variance of the real images" for share in axes.shares.tolist()]
+    n_real = len(stores["real"])
+    note = f"Axes from {axes.n_rows:,} of {n_real:,} real images." if axes.n_rows < n_real else ""
+    return points, (f"first principal axis: {shares[0]}", f"second: {shares[1]}"), note
+
+
+def _by_umap(
+    stores: Mapping[str, Store], rows: Mapping[str, Rows], seed: int
+) -> tuple[dict[str, Floats], tuple[str, str], str]:
+    """Return points by set, what the axes are, and a note."""
+    held = np.concatenate([block for name in rows for block in read_rows(stores[name], rows[name])])
+    placed = umap_points(held, seed=seed)
+    bounds = np.cumsum([len(drawn) for drawn in rows.values()])[:-1]
+    points = dict(zip(rows, np.split(placed, bounds), strict=True))
+    return points, ("UMAP 1", "UMAP 2"), "Distances between groups of a UMAP mean nothing."
 
 
 def _check_stores(stores: Mapping[str, Store]) -> None:

@@ -21,7 +21,7 @@ ORDER = (UNRELATED, EXACT, NEAR)
 
 
 def count_scores(
-    values: NDArray[np.float64], labels: NDArray[np.int64], n_bins: int = N_BINS
+    values: NDArray[np.float64], labels: NDArray[np.int64], n_bins: int = N_BINS, *, is_stored: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Count values by bin and class; the bins are of one width and span all values.
 
@@ -29,6 +29,8 @@ def count_scores(
         values: ``(n,)``.
         labels: ``(n,)`` classes.
         n_bins: Number of bins.
+        is_stored: Whether edges are rounded to the precision that the values were stored with, as the reference
+            implementation has them: it computes edges in the float16 of its matrices, and bins differ in width then.
 
     Returns:
         Edges ``(n_bins + 1,)`` and counts ``(3, n_bins)`` by class.
@@ -38,12 +40,29 @@ def count_scores(
         >>> edges.tolist(), counts.tolist()
         ([0.0, 0.5, 1.0], [[2, 0], [0, 1], [0, 0]])
     """
-    edges = np.histogram_bin_edges(values, bins=n_bins)
+    precision = stored_precision(values) if is_stored else np.float64
+    edges = np.histogram_bin_edges(values.astype(precision), bins=n_bins).astype(np.float64)
     return edges, np.stack([np.histogram(values[labels == label], edges)[0] for label in range(3)]).astype(np.int64)
 
 
+def stored_precision(values: NDArray[np.float64]) -> type[np.floating[Any]]:
+    """Return the coarsest floating-point type that holds all values.
+
+    Example:
+        >>> stored_precision(np.array([0.5, 0.25])).__name__, stored_precision(np.array([0.1])).__name__
+        ('float16', 'float64')
+    """
+    with np.errstate(over="ignore"):
+        for precision in (np.float16, np.float32):
+            if np.array_equal(values.astype(precision), values):
+                return precision
+    return np.float64
+
+
 @styled
-def draw_histogram(scored: Sequence[ScoredPairs], look: Look | None = None, *, n_bins: int = N_BINS) -> Any:
+def draw_histogram(
+    scored: Sequence[ScoredPairs], look: Look | None = None, *, n_bins: int = N_BINS, is_stored: bool = False
+) -> Any:
     """Draw how many pairs of each class have which score: a panel a metric.
 
     Bars of the classes lie over one another, the shorter one in front, so that none hides another. Thresholds are
@@ -53,6 +72,7 @@ def draw_histogram(scored: Sequence[ScoredPairs], look: Look | None = None, *, n
         scored: One or more metrics.
         look: Palette, title and size.
         n_bins: Bins over all scores of a panel.
+        is_stored: See `count_scores`.
 
     Returns:
         The Matplotlib figure.
@@ -77,7 +97,8 @@ def draw_histogram(scored: Sequence[ScoredPairs], look: Look | None = None, *, n
     width = (look.size or size)[0] / columns
     drawn = []
     for axes, stage, name in zip(panels(figure, len(stages)), stages, names, strict=True):
-        edges, counts = _draw(axes, stage, look.colours, n_bins)
+        edges, counts = count_scores(stage.values, stage.labels, n_bins, is_stored=is_stored)
+        _draw(axes, stage, look.colours, (edges, counts))
         points = 15 if is_single else 12
         axes.set_xlabel(fit_name(name, width * 0.95, points=points), fontsize=points, labelpad=8)
         axes.tick_params(axis="x", labelsize=13 if is_single else 10)
@@ -90,8 +111,8 @@ def draw_histogram(scored: Sequence[ScoredPairs], look: Look | None = None, *, n
     return figure
 
 
-def _draw(axes: Any, stage: Stage, palette: Palette, n_bins: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    edges, counts = count_scores(stage.values, stage.labels, n_bins)
+def _draw(axes: Any, stage: Stage, palette: Palette, counted: tuple[NDArray[np.float64], NDArray[np.int64]]) -> None:
+    edges, counts = counted
     # Among equals the later class is in front, as published.
     ranks = np.argsort(np.argsort(-counts[list(ORDER)], axis=0, kind="stable"), axis=0, kind="stable")
     for place, label in enumerate(ORDER):
@@ -109,7 +130,6 @@ def _draw(axes: Any, stage: Stage, palette: Palette, n_bins: int) -> tuple[NDArr
     axes.yaxis.set_visible(False)
     axes.spines["left"].set_visible(False)
     draw_thresholds(axes, stage.marks)
-    return edges, counts
 
 
 def _keep_clear(axes: Any, legend: Any, edges: NDArray[np.float64], highest: NDArray[np.int64]) -> None:
