@@ -85,11 +85,11 @@ def command() -> None:
     """
 
 
-@command.command("histogram")
+@command.command("histogram", short_help="Scores of labelled pairs by class, as published.")
 @scored_options
 @click.option("--bins", type=click.IntRange(1, 2000), default=55, show_default=True, help="Over all scores.")
 @click.option("--stored-bins", "is_stored", is_flag=True,
-              help="Round edges of bins to the precision of the matrix, as the reference implementation does.")  # fmt: skip
+              help="Round edges of bins to the matrix's precision, as the reference implementation does.")  # fmt: skip
 def histogram(bins: int, is_stored: bool, **asked: Any) -> None:
     """Draw how many labelled pairs of each class have which score, as published for these metrics.
 
@@ -111,7 +111,7 @@ def histogram(bins: int, is_stored: bool, **asked: Any) -> None:
     ])  # fmt: skip
 
 
-@command.command("densities")
+@command.command("densities", short_help="Densities of scores within each class.")
 @scored_options
 def densities(**asked: Any) -> None:
     """Draw how scores are distributed within each class: a panel a metric, a row a class.
@@ -127,7 +127,7 @@ def densities(**asked: Any) -> None:
     _write(draw_densities(scored, look), asked, _what(scored))
 
 
-@command.command("roc")
+@command.command("roc", short_help="Copies found against others flagged.")
 @scored_options
 @click.option("--log", "is_log", is_flag=True, help="False positives on a logarithmic axis.")
 def roc(is_log: bool, **asked: Any) -> None:
@@ -144,7 +144,7 @@ def roc(is_log: bool, **asked: Any) -> None:
     _write(draw_roc(scored, look, is_log=is_log), asked, _what(scored), lambda: roc_figures(scored))
 
 
-@command.command("thresholds")
+@command.command("thresholds", short_help="What each threshold would do to labelled pairs.")
 @scored_options
 @click.option("--log", "is_log", is_flag=True, help="Shares on a logarithmic axis, so that small rates can be read.")
 def thresholds(is_log: bool, **asked: Any) -> None:
@@ -161,7 +161,7 @@ def thresholds(is_log: bool, **asked: Any) -> None:
     _write(draw_sensitivity(scored, look, is_log=is_log), asked, _what(scored))
 
 
-@command.command("calibration")
+@command.command("calibration", short_help="The curve that a calibration holds.")
 @click.argument("calibration", metavar="NAME|FILE")
 @figure_options
 @click.option("--log", "is_log", is_flag=True, help="Shares on a logarithmic axis, so that small rates can be read.")
@@ -182,7 +182,7 @@ def calibration(calibration: str, is_log: bool, **asked: Any) -> None:
     _write(draw_calibration(one, look, is_log=is_log), asked, f"{len(one.curve.cuts):,} thresholds")
 
 
-@command.command("control")
+@command.command("control", short_help="An audit against real images and its holdout.")
 @click.argument("result", type=_PATH)
 @figure_options
 @talk_options
@@ -199,7 +199,7 @@ def control(result: Path, **asked: Any) -> None:
     _write(draw_control(result, look), asked, f"the audit {result}")
 
 
-@command.command("map")
+@command.command("map", short_help="Embeddings in two dimensions, flagged pairs joined.")
 @click.option("--real-store", type=_PATH, help="Store of the real images.  [default: that in the audit's folder]")
 @click.option("--synthetic-store", "--synth-store", "synthetic_store", type=_PATH, help="Store of the synthetic ones.")
 @click.option("--holdout-store", type=_PATH, help="Store of real images that the generator never saw.")
