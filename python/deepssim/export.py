@@ -1,8 +1,9 @@
 """Encoders in PyTorch to metric bundles in ONNX, compared before they are written.
 
-The graph takes raw float32 grey images, any number at a time and of any size that the network can take; intensity rule
-and normalisation are inside. What PyTorch and ONNX Runtime make of the same images may differ by `LARGEST_ERROR`, else
-nothing is written; nor is a graph in fewer bits that does not find the same nearest images.
+The graph takes float32 grey images, any number at a time and of any size that the network can take; intensity rule and
+normalisation are inside, what comes before is the metric's input rule. What PyTorch and ONNX Runtime make of the same
+images may differ by `LARGEST_ERROR`, else nothing is written; nor is a graph in fewer bits that does not find the same
+nearest images.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from deepssim.embed import Graph
 from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
 from deepssim.gallery import GalleryViews
-from deepssim.image_ops import resize_area
 from deepssim.images import Image, Listing, read_tasks
+from deepssim.input_rule import InputRule
 from deepssim.metric import METADATA_KEY
 from deepssim.models.checkpoint import Description
 from deepssim.models.convnext import ConvNext
@@ -41,7 +42,7 @@ from deepssim.precision import (
     reduce_graph,
 )
 
-__all__ = ["LARGEST_ERROR", "OPSET", "Exported", "export_encoder", "sample_images"]
+__all__ = ["LARGEST_ERROR", "OPSET", "Exported", "export_encoder", "input_rule", "resized", "sample_images"]
 
 OPSET = 18
 LARGEST_ERROR = 1e-4
@@ -95,23 +96,27 @@ def export_encoder(
     opset: int = OPSET,
     precision: str = "fp32",
     size: tuple[int, int] | None = None,
+    rule: InputRule | None = None,
     gallery: GalleryViews | None = None,
 ) -> Exported:
     """Write an encoder as a metric bundle.
 
     Args:
-        encoder: Raw grey images ``(n, 1, height, width)`` to embeddings of unit norm; left as it is.
+        encoder: Grey images ``(n, 1, height, width)``, as the input rule makes them, to embeddings of unit norm; left
+            as it is.
         description: Of it: size of the input, name, training.
         path: The ``.onnx`` file.
         name: Of the metric; None: the description's.
         text: One sentence on what it is.
         provenance: How it was made; empty: what the description says of it.
         licence: Of the weights.
-        images: Real images in any unit, ``(height, width)``, that are compared too; brought to the input's size. Where
-            there are none, phantoms are (`deepssim.phantom`): random pixels say little of how a network sees structure.
+        images: Real images, ``(height, width)``, that are compared too; those of the input's size count as prepared
+            (`sample_images`), others are prepared by the input rule. Where there are none, phantoms are
+            (`deepssim.phantom`): random pixels say little of how a network sees structure.
         opset: Version of ONNX operators.
         precision: One of `deepssim.precision.PRECISIONS`; all but ``"fp32"`` need real images.
         size: Rows and columns that images are brought to; None: those that the encoder was trained on.
+        rule: What happens to images before; None: what the description says.
         gallery: How real images are seen; None: as they are.
 
     Raises:
@@ -121,12 +126,13 @@ def export_encoder(
     """
     check_images(precision, len(images))
     reference = copy.deepcopy(encoder).cpu().float().eval()
-    description = _resized(description, size) if size else description
-    size = (description.height, description.width)
-    model, is_any_size = _graph(_folded(reference), size, opset)
-    real = _stacked(images, size)
-    phantoms = _stacked([] if len(real) else [image for _, _, image in make_cohort(*_PHANTOMS, seed=0)], size)
-    batches = _batches(size, np.concatenate([real, phantoms]), is_any_size)
+    description = resized(description, size) if size else description
+    rule = rule or input_rule(description)
+    model, is_any_size = _graph(_folded(reference), rule.size, opset)
+    real = _stacked([image if image.shape == rule.size else _prepared(image, rule) for image in images], rule)
+    drawn = [] if len(real) else [_prepared(image, rule) for _, _, image in make_cohort(*_PHANTOMS, seed=0)]
+    phantoms = _stacked(drawn, rule)
+    batches = _batches(rule, np.concatenate([real, phantoms]), is_any_size)
     dim, error = _compare(reference, Graph(model.SerializeToString()), batches)
     model, agreement = (model, None) if precision == "fp32" else _reduced(model, precision, real)
     checked = {
@@ -135,7 +141,7 @@ def export_encoder(
         "torch": torch.__version__,
     }  # fmt: skip
     metadata = {
-        **_metadata(description, dim, provenance),
+        **_metadata(description, rule, dim, provenance),
         "name": name or description.name, "description": text, "licence": licence, "export": checked,
         **({"gallery": gallery.as_metadata()} if gallery is not None else {}),
     }  # fmt: skip
@@ -144,26 +150,51 @@ def export_encoder(
     )
 
 
-def sample_images(listing: Listing, size: tuple[int, int], most: int = MOST_IMAGES) -> NDArray[np.float32]:
+def resized(description: Description, size: tuple[int, int]) -> Description:
+    """Return the description of an encoder that images of another size are fed to.
+
+    Raises:
+        UsageError: It is no size of an image.
+    """
+    try:
+        return replace(description, height=size[0], width=size[1])
+    except ValueError as error:
+        raise UsageError(f"no encoder is exported at {size[0]} x {size[1]} pixels: {error}") from error
+
+
+def input_rule(description: Description) -> InputRule:
+    """Return what happens to images before an encoder.
+
+    Raises:
+        MetricError: The description names a rule that this version does not know.
+    """
+    try:
+        return InputRule(description.height, description.width, description.resize, description.grey)
+    except ValueError as error:
+        raise MetricError(f"the encoder {description.name} wants an input that cannot be: {error}") from error
+
+
+def sample_images(listing: Listing, size: tuple[int, int] | InputRule, most: int = MOST_IMAGES) -> NDArray[np.float32]:
     """Read images from all over a listing, so that no person or scanner is all of them.
 
     Args:
         listing: From `deepssim.images.list_images`.
-        size: Rows and columns that they are brought to.
+        size: What happens to them, or rows and columns that they are brought to by area averaging.
         most: How many are read.
 
     Returns:
-        ``(n, height, width)``, in the unit of the files.
+        ``(n, height, width)``, in the unit of the files unless the rule says otherwise.
 
     Raises:
         UsageError: None of them can be read.
     """
+    rule = size if isinstance(size, InputRule) else InputRule(*size)
     n_tasks = len(listing.tasks)
     per_task = max(1.0, listing.n_expected / max(1, n_tasks))
     wanted = min(n_tasks, math.ceil(most / per_task))
     chosen = [listing.tasks[i] for i in np.linspace(0, n_tasks - 1, wanted).round().astype(int)] if wanted else []
     found = [
-        _sized(item.pixels, size)
+        _prepared(item.pixels, rule)
         for result in read_tasks(replace(listing, tasks=chosen))
         for item in result.items
         if isinstance(item, Image)
@@ -174,13 +205,6 @@ def sample_images(listing: Listing, size: tuple[int, int], most: int = MOST_IMAG
     return np.stack([found[i] for i in kept])
 
 
-def _resized(description: Description, size: tuple[int, int]) -> Description:
-    try:
-        return replace(description, height=size[0], width=size[1])
-    except ValueError as error:
-        raise UsageError(f"no encoder is exported at {size[0]} x {size[1]} pixels: {error}") from error
-
-
 def _folded(encoder: nn.Module) -> nn.Module:
     """Return a copy whose stem takes the one grey channel, where it takes three."""
     folded = copy.deepcopy(encoder)
@@ -189,11 +213,11 @@ def _folded(encoder: nn.Module) -> nn.Module:
     return folded
 
 
-def _metadata(description: Description, dim: int, provenance: str) -> dict[str, Any]:
+def _metadata(description: Description, rule: InputRule, dim: int, provenance: str) -> dict[str, Any]:
     return {
-        "input": {"height": description.height, "width": description.width, "channels": 1, "resize": "area"},
-        "intensity": "z-score",
-        "similarity": "cosine",
+        "input": rule.as_metadata(),
+        "intensity": description.intensity,
+        "similarity": description.similarity,
         "dim": dim,
         "provenance": provenance or _provenance(description),
         "training": description.training,
@@ -206,6 +230,8 @@ def _provenance(description: Description) -> str:
         return (
             f"Published checkpoint of {published}, SHA-256 {digest}; rebuilt from its weights, DeepSSIM {__version__}."
         )
+    if description.training.get("random"):
+        return f"Architecture {description.architecture} with random weights, DeepSSIM {__version__}: for tests alone."
     return f"Architecture {description.architecture}, trained with DeepSSIM {__version__}."
 
 
@@ -260,23 +286,24 @@ def _exported(encoder: nn.Module, size: tuple[int, int], opset: int, dynamic: di
     return model
 
 
-def _stacked(images: Sequence[NDArray[np.float32]] | NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    stacked = np.zeros((len(images), 1, *size), np.float32)
+def _stacked(images: Sequence[NDArray[np.float32]], rule: InputRule) -> NDArray[np.float32]:
+    stacked = np.zeros((len(images), 1, *rule.size), np.float32)
     for i, image in enumerate(images):
-        stacked[i, 0] = _sized(image, size)
+        stacked[i, 0] = image
     return stacked
 
 
-def _sized(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    return image if image.shape == size else resize_area(np.asarray(image, np.float32), *size)
+def _prepared(image: NDArray[np.float32], rule: InputRule) -> NDArray[np.float32]:
+    return rule.apply(np.asarray(image, np.float32))
 
 
-def _batches(size: tuple[int, int], given: NDArray[np.float32], is_any_size: bool) -> Iterator[NDArray[np.float32]]:
-    """Yield random images in several units and those given, so many at a time, and some of another size."""
-    rng = np.random.default_rng(0)
+def _batches(rule: InputRule, given: NDArray[np.float32], is_any_size: bool) -> Iterator[NDArray[np.float32]]:
+    """Yield random images in the units that there can be, and those given, so many at a time; some of another size."""
+    rng, size = np.random.default_rng(0), rule.size
+    units = [255.0] if rule.grey == "byte" else [1.0, 255.0, 4095.0]
 
     def random(n: int, height: int, width: int) -> NDArray[np.float32]:
-        images = rng.random((n, 1, height, width)) * rng.choice([1.0, 255.0, 4095.0], (n, 1, 1, 1))
+        images = rng.random((n, 1, height, width)) * rng.choice(units, (n, 1, 1, 1))
         return np.asarray(images, np.float32)
 
     for n in _BATCHES:

@@ -7,6 +7,8 @@ from typing import Any
 
 from deepssim.errors import MissingDependencyError
 
+# Import names that are not the package's.
+_PACKAGES = {"open_clip": "open-clip-torch", "sklearn": "scikit-learn", "umap": "umap-learn"}
 # What training and export need, all of the extra ``train``.
 _TRAINING = ("torch", "torchvision", "accelerate", "safetensors", "onnxscript")
 
@@ -40,6 +42,6 @@ def require(module: str, extra: str) -> Any:
     except ImportError as error:
         root = module.partition(".")[0]
         raise MissingDependencyError(
-            f"{root} cannot be imported ({error}); install it with: pip install {root} "
+            f"{root} cannot be imported ({error}); install it with: pip install {_PACKAGES.get(root, root)} "
             f"(the extra {extra} of deepssim has it)"
         ) from error

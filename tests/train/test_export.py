@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ pytest.importorskip("onnxscript")
 
 from safetensors.torch import save  # noqa: E402
 
+from deepssim.calibration import Calibration, Threshold  # noqa: E402
 from deepssim.embed import Encoder, Graph  # noqa: E402
 from deepssim.errors import MetricError, UsageError  # noqa: E402
 from deepssim.export import export_encoder, sample_images  # noqa: E402
@@ -125,8 +126,12 @@ def test_the_command_exports_and_embeds_the_same(encoder, deepssim, tmp_path):
     for i, (_, _, image) in enumerate(make_cohort(4, 1, seed=3)):
         Image.fromarray((image * 255).astype(np.uint8)).resize((28, 34)).save(images / f"{i}.png")
     out = tmp_path / "mine.onnx"
-    done = deepssim("export", checkpoint, "--out", out, "--images", images, "--json")
+    chosen = Calibration("tiny", Threshold(0.4), Threshold(0.7), source="labels")
+    chosen.write(tmp_path / "best.calibration.json")
+    done = deepssim("export", checkpoint, "--out", out, "--images", images, "--json", "--name", "mine")
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["thresholds"] == str(tmp_path / "mine.calibration.json")
+    assert load_metric(str(out)).calibration() == replace(chosen, metric="mine")
     assert json.loads(done.stdout)["n_images"] == 4
     assert json.loads(done.stdout)["n_phantoms"] == 0
     done = deepssim("embed", images, "--metric", out, "--out", tmp_path / "store", "--quiet")
@@ -199,8 +204,8 @@ def test_the_command_refuses_what_it_cannot_do_before_it_begins(deepssim, encode
     out = tmp_path / "x.onnx"
     for arguments, message in (
         ([checkpoint, "--out", tmp_path / "x.pt"], "must end in .onnx"),
-        (["--out", out], "give either a checkpoint"),
-        ([checkpoint, "--from-torchscript", checkpoint, "--out", out], "give either a checkpoint"),
+        (["--out", out], "give one encoder (none is given)"),
+        ([checkpoint, "--from-torchscript", checkpoint, "--out", out], "give one encoder (CHECKPOINT, --from-torchscript)"),
         ([checkpoint, "--out", out, "--precision", "int8"], "give a folder of them with --images"),
         ([checkpoint, "--out", out, "--size", "0x9"], "is no size in pixels"),
         ([checkpoint, "--out", out, "--size", "60000x60000"], "whole number of 1 to 4,096 pixels"),

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deepssim.cli._options import Dimensions, echo_json, talk_options
 
 if TYPE_CHECKING:
+    from deepssim.calibration import Calibration
     from deepssim.export import Exported
     from deepssim.gallery import GalleryViews
+    from deepssim.input_rule import InputRule
+    from deepssim.models.checkpoint import Description
 
 PRECISIONS = ("fp32", "w16", "fp16", "int8")  # of deepssim.precision, which is not loaded for a help text
+# What an encoder can be read from.
+_SOURCES = {
+    "checkpoint": "CHECKPOINT", "archive": "--from-torchscript", "sscd": "--sscd", "dar": "--dar",
+    "openclip": "--openclip",
+}  # fmt: skip
 
 
 @click.command("export")
@@ -21,6 +30,18 @@ PRECISIONS = ("fp32", "w16", "fp16", "int8")  # of deepssim.precision, which is 
 @click.option("--from-torchscript", "archive", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               metavar="FILE.pt",
               help="A published checkpoint instead, best_model_jit.pt; nothing in it is executed.")  # fmt: skip
+@click.option("--sscd", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE.pt",
+              help="The metric chen: sscd_disc_mixup.torchscript.pt; nothing in it is executed.")  # fmt: skip
+@click.option("--reference-normalisation", is_flag=True,
+              help="With --sscd: divide by the mean, as the reference does by mistake.")  # fmt: skip
+@click.option("--dar", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE.pth",
+              help="The metric dar: a checkpoint of deepssim train dar, or a state dict.")  # fmt: skip
+@click.option("--reference-axes", is_flag=True,
+              help="With --dar: swap rows and columns, as the reference's reader of PNG files does.")  # fmt: skip
+@click.option("--openclip", metavar="MODEL",
+              help="The metric semdedup: an OpenCLIP model by name, its folder, or hf-hub:NAME.")  # fmt: skip
+@click.option("--weights", metavar="FILE|TAG",
+              help="With --openclip: a file; a tag of OpenCLIP's, which is downloaded; or none.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.onnx", help="The metric bundle.")
 @click.option("--images", type=click.Path(path_type=Path, exists=True),
               help="Real images: up to 1,024 from all over are compared too, drawn ones if there are none; all but "
@@ -38,8 +59,6 @@ PRECISIONS = ("fp32", "w16", "fp16", "int8")  # of deepssim.precision, which is 
 @click.option("--licence", default="", help="Of the weights.")
 @talk_options
 def command(
-    checkpoint: Path | None,
-    archive: Path | None,
     out: Path,
     images: Path | None,
     precision: str,
@@ -51,30 +70,34 @@ def command(
     licence: str,
     as_json: bool,
     quiet: bool,
+    **source: Any,
 ) -> None:
     """Export CHECKPOINT, an encoder's .safetensors of deepssim train, as a metric bundle in ONNX.
 
     The bundle takes raw grey images; z-score and normalisation are inside. PyTorch and ONNX Runtime embed the same
     images at several batch sizes first: where they differ by more than 1e-4, nothing is written. In fewer bits
-    99 % of the images of --images must keep their nearest one, and no score may move by more than .01.
+    99 % of the images of --images must keep their nearest one, and no score may move by more than .01. Thresholds
+    that were published, or lie beside the checkpoint, are written beside the bundle.
 
     \b
     deepssim export runs/mine/best.safetensors --out mine.onnx --images train/
     deepssim export runs/mine/best.safetensors --out small.onnx --images train/ --precision int8
     deepssim export --from-torchscript best_model_jit.pt --out deepssim.onnx --images train/
+    deepssim export --sscd sscd_disc_mixup.torchscript.pt --out chen.onnx
+    deepssim export --openclip ViT-B-32 --weights open_clip_model.safetensors --out semdedup.onnx
+    deepssim export --dar runs/dar/best.safetensors --out dar.onnx
     deepssim audit train/ generated/ --metric deepssim.onnx --out result/
 
     \b
     An audit registers and judges the nearest pairs, by thresholds of its own. By the cosine alone, as published:
-    deepssim audit train/ generated/ --metric deepssim.onnx --no-verify --thresholds .60,.85 --out result/
+    deepssim audit train/ generated/ --metric deepssim.onnx --no-verify --out result/
     """
     from deepssim.errors import UsageError
     from deepssim.extras import require_training
 
     if out.suffix != ".onnx":
         raise UsageError(f"{out.name} must end in .onnx")
-    if (checkpoint is None) == (archive is None):
-        raise UsageError("give either a checkpoint of deepssim train or --from-torchscript FILE")
+    _check_source(source, size)
     if precision != "fp32" and images is None:
         raise UsageError(f"{precision} is measured on real images: give a folder of them with --images")
     require_training()
@@ -82,24 +105,103 @@ def command(
     from deepssim.export import export_encoder, sample_images
     from deepssim.images import list_images
     from deepssim.matrix import make_parent
-    from deepssim.models.checkpoint import load_encoder
-    from deepssim.models.published import load_published
 
     progress = make_progress(quiet)
     make_parent(out)
-    if archive is not None:
-        encoder, described = load_published(archive)
-    else:
-        assert checkpoint is not None
-        encoder, described = load_encoder(checkpoint)
-    height, width = size or (described.height, described.width)
-    real = sample_images(list_images(images), (height, width)) if images is not None else ()
-    progress.status(f"exporting {described.architecture}, {height} x {width} pixels, {len(real):,} real images")
+    found = _load(source, size)
+    real = sample_images(list_images(images), found.rule) if images is not None else ()
+    height, width = found.rule.size
+    progress.status(f"exporting {found.description.architecture}, {height} x {width} pixels, {len(real):,} real images")
     made = export_encoder(
-        encoder, described, out, name=name, text=description, licence=licence, images=real, opset=opset,
-        precision=precision, size=size, gallery=_gallery(gallery_turns),
+        found.encoder, found.description, out, name=name, text=description or found.text,
+        licence=licence or found.licence, images=real, opset=opset, precision=precision, rule=found.rule,
+        gallery=_gallery(gallery_turns),
     )  # fmt: skip
-    _tell(made, as_json)
+    beside = _write_thresholds(out, found.calibration, name or found.description.name)
+    _tell(made, beside, found, as_json)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An encoder with all that is written of it."""
+
+    encoder: Any
+    description: Description
+    rule: InputRule
+    calibration: Calibration | None
+    text: str = ""
+    licence: str = ""
+
+
+def _check_source(source: dict[str, Any], size: tuple[int, int] | None) -> None:
+    """Refuse all but one encoder, and options of another one."""
+    from deepssim.errors import UsageError
+
+    given = [name for name in _SOURCES if source[name] is not None]
+    if len(given) != 1:
+        words = ", ".join(word for name, word in _SOURCES.items() if name in given) or "none is given"
+        raise UsageError(f"give one encoder ({words}): CHECKPOINT, --from-torchscript, --sscd, --dar or --openclip")
+    for option, of in (("reference_normalisation", "sscd"), ("reference_axes", "dar"), ("weights", "openclip")):
+        if source[option] and of not in given:
+            raise UsageError(f"--{option.replace('_', '-')} is for --{of}")
+    if size is not None and given == ["openclip"]:
+        raise UsageError("an OpenCLIP model takes images of its own size: leave --size out")
+
+
+def _load(source: dict[str, Any], size: tuple[int, int] | None) -> _Found:
+    """Read the encoder that was asked for, with the thresholds that go with it."""
+    from deepssim.calibration import load_calibration
+    from deepssim.catalogue import OBTAINABLE
+    from deepssim.export import input_rule, resized
+
+    text = {one.name: one.description for one in OBTAINABLE}
+    if source["openclip"] is not None:
+        from deepssim.models.openclip import load_openclip
+
+        encoder, described, rule = load_openclip(source["openclip"], source["weights"])
+        return _Found(encoder, described, rule, load_calibration("semdedup"), text["semdedup"])
+    if source["dar"] is not None:
+        from deepssim.models.dar import load_dar
+
+        encoder, described = load_dar(source["dar"], size, reference_axes=source["reference_axes"])
+        own = _beside(source["dar"], is_whole=size is None)
+        published = None if described.training else load_calibration("dar")
+        return _Found(encoder, described, input_rule(described), own or published, text["dar"])
+    licence, told = "", ""
+    calibration: Calibration | None
+    if source["sscd"] is not None:
+        from deepssim.models.sscd import load_sscd
+
+        encoder, described = load_sscd(source["sscd"], reference_normalisation=source["reference_normalisation"])
+        calibration, licence, told = load_calibration("chen"), "MIT", text["chen"]
+    elif source["archive"] is not None:
+        from deepssim.models.published import load_published
+
+        encoder, described = load_published(source["archive"])
+        calibration, told = load_calibration(described.name), text[described.name]
+    else:
+        from deepssim.models.checkpoint import load_encoder
+
+        encoder, described = load_encoder(source["checkpoint"])
+        calibration = _beside(source["checkpoint"], is_whole=True)
+    if size is not None and size != (described.height, described.width):
+        # Thresholds are for one size.
+        described, calibration = resized(described, size), None
+    return _Found(encoder, described, input_rule(described), calibration, told, licence)
+
+
+def _beside(checkpoint: Path, *, is_whole: bool) -> Calibration | None:
+    """Read the thresholds that lie beside a checkpoint, unless images will have another size."""
+    from deepssim.calibration import SUFFIX, Calibration
+
+    path = checkpoint.with_suffix(SUFFIX)
+    return Calibration.read(path) if is_whole and path.is_file() else None
+
+
+def _write_thresholds(bundle: Path, calibration: Calibration | None, name: str) -> Path | None:
+    from deepssim.bundle import write_thresholds
+
+    return write_thresholds(bundle, calibration, name) if calibration is not None else None
 
 
 def _gallery(turns: str | None) -> GalleryViews | None:
@@ -114,14 +216,15 @@ def _gallery(turns: str | None) -> GalleryViews | None:
         raise UsageError(f"--gallery-turns are numbers of degrees, such as -20,0,20, not {turns!r}") from None
 
 
-def _tell(made: Exported, as_json: bool) -> None:
-    from dataclasses import asdict
+def _tell(made: Exported, thresholds: Path | None, found: _Found, as_json: bool) -> None:
+    from deepssim.calibration import SUFFIX
 
     agreement = made.agreement
     if as_json:
         echo_json({"path": str(made.path), "largest_error": made.error, "n_images": made.n_images,
                    "n_phantoms": made.n_phantoms, "n_bytes": made.n_bytes, "precision": made.precision,
-                   "is_any_size": made.is_any_size, "agreement": asdict(agreement) if agreement else None})  # fmt: skip
+                   "is_any_size": made.is_any_size, "agreement": asdict(agreement) if agreement else None,
+                   "thresholds": str(thresholds) if thresholds else None})  # fmt: skip
         return
     click.echo(f"{made.path}: {made.n_bytes / 2**20:.1f} MiB, embeddings within {made.error:.1e} of PyTorch's")
     if made.n_phantoms:
@@ -133,3 +236,8 @@ def _tell(made: Exported, as_json: bool) -> None:
             f"{made.precision}: of {agreement.n_images:,} images {agreement.rank1:.1%} keep their nearest, "
             f"scores move by at most {agreement.score_error:.4f}"
         )
+    beside = made.path.with_suffix(SUFFIX)
+    if thresholds is not None and found.calibration is not None:
+        click.echo(f"{beside}: {found.calibration.source or 'thresholds'}")
+    elif beside.is_file():
+        click.echo(f"{beside}: was there before and stays; its thresholds are those of another bundle, or yours")

@@ -40,6 +40,7 @@ ARCHITECTURES = {
     "convnext-tiny-gem": ("deepssim.models.convnext", "ConvNextTinyGeM"),
     "dar": ("deepssim.models.dar", "Dar"),
     "lite": ("deepssim.models.lite", "Lite"),
+    "sscd": ("deepssim.models.sscd", "Sscd"),
 }
 
 # Elements of an embedding that the search takes.
