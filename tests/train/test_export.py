@@ -205,7 +205,10 @@ def test_the_command_refuses_what_it_cannot_do_before_it_begins(deepssim, encode
     for arguments, message in (
         ([checkpoint, "--out", tmp_path / "x.pt"], "must end in .onnx"),
         (["--out", out], "give one encoder (none is given)"),
-        ([checkpoint, "--from-torchscript", checkpoint, "--out", out], "give one encoder (CHECKPOINT, --from-torchscript)"),
+        (
+            [checkpoint, "--from-torchscript", checkpoint, "--out", out],
+            "give one encoder (CHECKPOINT, --from-torchscript)",
+        ),
         ([checkpoint, "--out", out, "--precision", "int8"], "give a folder of them with --images"),
         ([checkpoint, "--out", out, "--size", "0x9"], "is no size in pixels"),
         ([checkpoint, "--out", out, "--size", "60000x60000"], "whole number of 1 to 4,096 pixels"),
