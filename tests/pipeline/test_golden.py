@@ -37,7 +37,8 @@ def test_z_scored_images_are_the_references(golden, data_folder):
         for i in range(4):
             image = np.asarray(Image.open(data_folder / str(arrays[f"path_{i}"])).convert("L"), np.float32)
             (found,) = session.run(None, {"image": image[None, None]})
-            np.testing.assert_allclose(found[0], arrays[f"deepssim_{i}"], atol=1e-6)
+            # The runtime takes means of thousands of numbers in float32.
+            np.testing.assert_allclose(found[0], arrays[f"deepssim_{i}"], atol=1e-5)
 
 
 def test_resized_images_are_the_references(golden, data_folder):
