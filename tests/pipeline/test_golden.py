@@ -38,7 +38,7 @@ def test_z_scored_images_are_the_references(golden, data_folder):
             image = np.asarray(Image.open(data_folder / str(arrays[f"path_{i}"])).convert("L"), np.float32)
             (found,) = session.run(None, {"image": image[None, None]})
             # The runtime takes means of thousands of numbers in float32.
-            np.testing.assert_allclose(found[0], arrays[f"deepssim_{i}"], atol=1e-5)
+            np.testing.assert_allclose(found[0], arrays[f"deepssim_{i}"], rtol=1e-5, atol=1e-5)
 
 
 def test_resized_images_are_the_references(golden, data_folder):
