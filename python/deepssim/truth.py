@@ -88,9 +88,9 @@ def read_truth(path: Path) -> list[Planted]:
         ids[row["id"]] = ids.get(row["id"], 0) + 1
     _refuse(path, "lines without an id, kind or source", [f"line {n}" for n, row in rows if not _is_whole(row)])
     _refuse(path, "images that are there more than once", [name for name, n in ids.items() if n > 1])
-    unknown = [f"{row['label']!r} (line {n})" for n, row in rows if row["label"] not in _LABELS]
+    unknown = [f"{row['label']} (line {n})" for n, row in rows if row["label"] not in _LABELS]
     _refuse(path, "labels that are neither near nor exact", unknown)
-    odd = [f"{row['seed']!r} (line {n})" for n, row in rows if not (row.get("seed") or "0").isdecimal()]
+    odd = [f"{row['seed']} (line {n})" for n, row in rows if not (row.get("seed") or "0").isdecimal()]
     _refuse(path, "seeds that are no whole numbers", odd)
     return [
         Planted(row["id"], row["kind"], row["label"], row["source_id"], row.get("group") or None,
