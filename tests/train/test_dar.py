@@ -328,6 +328,14 @@ def test_what_cannot_be_is_said_before_anything_is_written(changes, message, peo
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+def test_images_that_cannot_be_read_are_said(tmp_path):
+    for person in ("p1", "p2"):
+        (tmp_path / "images" / person).mkdir(parents=True)
+        (tmp_path / "images" / person / "a.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"0 people are too few .*2 images cannot be read, the first is p1/a\.png: "):
+        train_dar(options(tmp_path / "images", tmp_path / "run"))
+
+
 def test_weights_that_diverge_end_the_run(people, tmp_path):
     with pytest.raises(UsageError, match="diverged at step"):
         train_dar(options(people, tmp_path / "run", learning_rate=1e30))

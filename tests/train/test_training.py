@@ -127,6 +127,14 @@ def test_another_run_in_the_folder_is_refused(people, tmp_path):
         train(options(people, tmp_path / "run", steps=4, validate_every=4, seed=1))
 
 
+def test_a_state_of_another_version_is_refused(people, tmp_path):
+    asked = options(people, tmp_path / "run", steps=4, validate_every=4)
+    train(asked)
+    torch.save({"step": 4, "encoder": {}}, tmp_path / "run" / "state.pt")
+    with pytest.raises(UsageError, match=r"state\.pt is the state of a run of another version: remove .*run to start"):
+        train(asked)
+
+
 def test_a_folder_is_the_same_by_any_path(people, tmp_path, monkeypatch):
     train(options(people, tmp_path / "run", steps=4, validate_every=4))
     monkeypatch.chdir(people.parent)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from deepssim.errors import UsageError
 from deepssim.image_ops import resize_area, unit_grey
 from deepssim.images import Image, Listing, read_tasks
+from deepssim.images.text import one_line
 
 __all__ = ["Anchors", "read_anchors"]
 
@@ -81,9 +82,11 @@ def read_anchors(
         UsageError: Fewer than two people, or images without one; constant images are left out.
     """
     kept, n_images, n_without = [], 0, 0
+    unread: list[str] = []
     for result in read_tasks(listing, threads=threads):
         for item in result.items:
             if not isinstance(item, Image):
+                unread.append(one_line(f"{item.id}: {item.reason}"))
                 continue
             n_images += 1
             if item.group is None:
@@ -94,7 +97,12 @@ def read_anchors(
         raise UsageError(
             f"{n_without} of {n_images} images have no known person; say who is who with --group-by or a manifest"
         )
-    return _anchors(kept, with_alike=with_alike)
+    try:
+        return _anchors(kept, with_alike=with_alike)
+    except UsageError as error:
+        if not unread:
+            raise
+        raise UsageError(f"{error}; {len(unread):,} images cannot be read, the first is {unread[0]}") from error
 
 
 def make_anchors(images: Iterable[tuple[str, str, NDArray[np.float32]]], size: tuple[int, int]) -> Anchors:
