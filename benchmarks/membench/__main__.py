@@ -123,6 +123,8 @@ def _settings(options: argparse.Namespace) -> Settings:
             bundles[name] = path
         systems.append(text.partition("=")[0].partition(":")[0])
     systems += [name.partition(":")[0] for name in bundles]
+    if options.summary:
+        systems.sort(key=("verifier", "pipeline").__contains__)  # what verifies pairs stands at the end
     settings = Settings(
         data=options.data,
         split=options.split,

@@ -53,11 +53,16 @@ def _table(rows: Sequence[Row], is_in: Any, cell: Any, heading: Any) -> list[str
     for row in rows:
         if is_in(row):
             cells.setdefault(heading(row), {})[row.domain, row.condition] = cell(row)
+    systems = list(dict.fromkeys(row.system for row in rows))
+    order = {heading(row): systems.index(row.system) for row in rows if is_in(row)}
     lines = [
         "| metric | " + " | ".join(f"{domain} {condition}" for domain, condition in columns) + " |",
         "|---" * (1 + len(columns)) + "|",
     ]
-    lines += [f"| {name} | " + " | ".join(own.get(c, NONE) for c in columns) + " |" for name, own in cells.items()]
+    lines += [
+        f"| {name} | " + " | ".join(cells[name].get(column, NONE) for column in columns) + " |"
+        for name in sorted(cells, key=order.__getitem__)
+    ]
     return lines
 
 
