@@ -49,6 +49,7 @@ class PairScores:
         detail: ``(n,)`` S2 where pairs were registered, else None.
         condition: How images were seen, where that is not as they lie; empty: as they lie.
         similarity: Of the metric, one of `deepssim.metric.SIMILARITIES`; "l2" is shown as a distance.
+        precision: What the scores were stored in.
     """
 
     metric: str
@@ -57,6 +58,7 @@ class PairScores:
     detail: Scores | None = None
     condition: str = ""
     similarity: str = "cosine"
+    precision: str = "float64"
 
     def labels(self) -> Labels:
         """Return the class that the thresholds give each pair, ``(n,)``.
@@ -79,6 +81,21 @@ class PairScores:
         else:
             is_exact = is_near & _passes(self.detail, self.calibration.exact)
         return np.where(is_exact, EXACT, np.where(is_near, NEAR, UNRELATED)).astype(np.int64)
+
+    def n_on_thresholds(self) -> int:
+        """Return how many scores meet a threshold exactly once it is rounded as they were, and not before.
+
+        They are labelled by the threshold as it is. NumPy before 2 compares them so as well; NumPy 2 rounds the
+        threshold first.
+        """
+        if self.calibration is None or self.precision == "float64":
+            return 0
+        rounded = [
+            float(np.dtype(self.precision).type(threshold.value))
+            for threshold in (self.calibration.near, self.calibration.exact)
+            if float(np.dtype(self.precision).type(threshold.value)) != threshold.value
+        ]
+        return int(np.isin(self.scores, rounded).sum())
 
 
 def _passes(scores: Scores, threshold: Threshold) -> NDArray[np.bool_]:
@@ -149,7 +166,8 @@ def scores_from_matrix(
         )
     bundle = load_metric(metric) if metric in installed_metrics() else None
     similarity = "cosine" if bundle is None else bundle.similarity
-    return PairScores(metric, scores, default_calibration(metric, bundle), similarity=similarity)
+    calibration = default_calibration(metric, bundle)
+    return PairScores(metric, scores, calibration, similarity=similarity, precision=file.dtype.name)
 
 
 def scores_from_stores(pairs: LabelledPairs, real: Path, synthetic: Path) -> PairScores:

@@ -213,6 +213,16 @@ def test_without_thresholds_labels_are_not_judged():
     assert found.figures["auc_exact"].value == 1.0
 
 
+def test_scores_that_meet_a_rounded_threshold_are_compared_with_the_threshold_itself_and_counted():
+    scores = np.array([np.float16(0.6), np.float16(0.85), 0.1], np.float64)  # both a little over the threshold
+    stored = PairScores("m", scores, CUTS, precision="float16")
+    assert stored.labels().tolist() == [NEAR, EXACT, UNRELATED]
+    assert stored.n_on_thresholds() == 2
+    assert PairScores("m", scores, CUTS).n_on_thresholds() == 0
+    notes = evaluate_pairs(pairs_of([0, 1, 2]), [stored]).metrics[0].notes
+    assert "2 scores meet a threshold once it is rounded to float16" in notes[0]
+
+
 def test_exact_copies_among_registered_pairs_are_told_by_s2_of_those_that_s1_calls_copies():
     verified = Calibration("verified", Threshold(0.7), Threshold(0.6), "a test", stage="verified")
     s1 = np.array([0.2, 0.3, 0.9, 0.95, 0.8])

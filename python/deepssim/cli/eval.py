@@ -102,7 +102,7 @@ def command(
     if as_json:
         echo_json(evaluation.as_dict())
     elif reference_lines:
-        for line in evaluation.warnings:
+        for line in (*(note for metric in evaluation.metrics for note in metric.notes), *evaluation.warnings):
             click.echo(f"Warning: {line}", err=True)
         click.echo("\n".join(line for metric in evaluation.metrics for line in table.reference_lines(metric)))
     else:

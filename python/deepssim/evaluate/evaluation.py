@@ -225,6 +225,12 @@ def _metric(
 ) -> MetricEvaluation:
     report = None if measure.labels is None else class_report(measure.truth, measure.labels)
     notes = [] if report is not None else ["no thresholds are known: labels are not judged"]
+    on_thresholds = scores.n_on_thresholds()
+    if on_thresholds:
+        notes.append(
+            f"{on_thresholds:,} scores meet a threshold once it is rounded to {scores.precision}, as they are; they "
+            "are compared with the threshold itself, as NumPy before 2 does and NumPy 2 does not"
+        )
     units = _units(measure, resampling)
     figures = {
         figure: _figure(figure, float(value), draws[:, k], units[figure], resampling.n_people)
