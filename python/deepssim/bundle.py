@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim import __version__
-from deepssim.calibration import SUFFIX, Calibration, Threshold
+from deepssim.calibration import SUFFIX, Calibration
 from deepssim.disk import replacing
 from deepssim.embed import NORM_TOLERANCE, Graph
 from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
 from deepssim.graph_parts import Parts
 from deepssim.input_rule import InputRule
-from deepssim.metric import METADATA_KEY, SIMILARITIES, l2_score
+from deepssim.metric import METADATA_KEY, SIMILARITIES
 from deepssim.onnx_encoder import OnnxEncoder, read_onnx_encoder
 from deepssim.phantom import make_cohort
 
@@ -34,7 +35,6 @@ __all__ = [
     "Normalisation",
     "bundle_encoder",
     "bundle_pixels",
-    "given_thresholds",
     "pixel_bundle",
     "write_thresholds",
 ]
@@ -233,34 +233,6 @@ def pixel_bundle(rule: InputRule, similarity: str, told: dict[str, str]) -> byte
     )
 
 
-def given_thresholds(name: str, near: float, exact: float, similarity: str) -> Calibration:
-    """Return a calibration of two thresholds that a user gave.
-
-    Args:
-        name: Of the metric.
-        near: Scores from here on, or distances up to here where the similarity is ``"l2"``.
-        exact: Likewise.
-        similarity: Of the metric.
-
-    Raises:
-        UsageError: They are in the wrong order, or no distances.
-
-    Example:
-        >>> given_thresholds("ums", 1.0, 0.5, "l2").near.value
-        0.5
-    """
-    if similarity != "l2":
-        return Calibration(name, Threshold(near), Threshold(exact), source="given with the bundle")
-    if near < exact:
-        raise UsageError(
-            f"thresholds of an L2 metric are distances: the near one ({near:g}) over the exact one ({exact:g})"
-        )
-    return Calibration(
-        name, Threshold(l2_score(near)), Threshold(l2_score(exact)), source="given with the bundle",
-        how=f"near up to an L2 distance of {near:g}, exact up to {exact:g}; kept as inner products",
-    )  # fmt: skip
-
-
 def write_thresholds(bundle: Path, calibration: Calibration, name: str) -> Path:
     """Write thresholds beside a bundle, where it finds them; returns the file.
 
@@ -360,9 +332,15 @@ def _written(data: bytes, path: Path, name: str, dim: int, median: float) -> Bun
     return Bundled(path, name, dim, len(data), median)
 
 
+@cache
+def _drawn() -> tuple[NDArray[np.float32], ...]:
+    """Return slices of heads, always the same."""
+    return tuple(image for _, _, image in make_cohort(*_PHANTOMS, seed=0))
+
+
 def _run(graph: Graph, rule: InputRule, source: str, wanted: int | None) -> tuple[int, float]:
     """Return the dimension and the median score of drawn images, of a graph that does what a bundle must."""
-    drawn = [rule.apply(image) for _, _, image in make_cohort(*_PHANTOMS, seed=0)]
+    drawn = [rule.apply(image) for image in _drawn()]
     rng = np.random.default_rng(0)
     noise = rng.random((_MOST_IMAGES - len(drawn), *rule.size), np.float32) * 255
     images = np.concatenate([np.stack(drawn), noise])[:, None]

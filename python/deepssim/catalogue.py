@@ -51,8 +51,9 @@ OBTAINABLE = (
         "ResNet-50 that contrastive learning taught on the real images themselves (Dar et al., arXiv 2402.01054).",
         "as trained; grey values in [0, 1]",
         "correlation",
-        "deepssim train dar REAL/ --out runs/dar",
-        "your real images; or a checkpoint of its authors: deepssim export --dar FILE.pth --size HxW --out dar.onnx",
+        "deepssim train dar --dataset-images-dir REAL/ --exp-name dar, then "
+        "deepssim export --dar runs/dar/best.safetensors --out dar.onnx",
+        "your real images; or somebody's state dict: deepssim export --dar FILE.pth --size HxW --out dar.onnx",
         "yours",
     ),
     Obtainable(

@@ -19,7 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from deepssim.calibration import Calibration
+from deepssim.calibration import Calibration, Threshold
 from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
 from deepssim.gallery import GalleryViews
@@ -32,6 +32,7 @@ __all__ = [
     "METADATA_KEY",
     "SIMILARITIES",
     "Metric",
+    "given_thresholds",
     "installed_metrics",
     "l2_distance",
     "l2_score",
@@ -287,3 +288,32 @@ def l2_score(distance: float) -> float:
     if not 0 <= distance <= 2:  # False for NaN
         raise UsageError(f"a distance of two embeddings of unit norm is from 0 to 2, not {distance:g}")
     return 1.0 - distance * distance / 2.0
+
+
+def given_thresholds(name: str, near: float, exact: float, similarity: str, source: str) -> Calibration:
+    """Return a calibration of two thresholds that a user gave.
+
+    Args:
+        name: Of the metric.
+        near: Scores from here on, or distances up to here where the similarity is ``"l2"``.
+        exact: Likewise.
+        similarity: Of the metric.
+        source: Where they come from, in a few words.
+
+    Raises:
+        UsageError: They are in the wrong order, or no distances.
+
+    Example:
+        >>> given_thresholds("ums", 1.0, 0.5, "l2", "mine").near.value
+        0.5
+    """
+    if similarity != "l2":
+        return Calibration(name, Threshold(near), Threshold(exact), source=source)
+    if near < exact:
+        raise UsageError(
+            f"thresholds of an L2 metric are distances: the near one ({near:g}) over the exact one ({exact:g})"
+        )
+    return Calibration(
+        name, Threshold(l2_score(near)), Threshold(l2_score(exact)), source=source,
+        how=f"near up to an L2 distance of {near:g}, exact up to {exact:g}; kept as inner products",
+    )  # fmt: skip

@@ -10,7 +10,7 @@ from deepssim.domain import AUTO, find_metric, metric_of
 from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import Listing
-from deepssim.metric import Metric
+from deepssim.metric import Metric, given_thresholds
 from deepssim.store import Store
 
 __all__ = ["RunMetric", "thresholds_for"]
@@ -91,7 +91,8 @@ def thresholds_for(
         metric: Its metric, None where it is not at hand.
         is_verified: Whether pairs are judged in image space.
         given: A calibration that the user chose.
-        pair: Two values that the user gave, (near, exact).
+        pair: Two values that the user gave, (near, exact): of a metric whose similarity is L2 distances, where the
+            embeddings decide.
         views: How synthetic images are seen; None: the default of the metric.
 
     Raises:
@@ -102,6 +103,8 @@ def thresholds_for(
     stage, name = "verified" if is_verified else "embedding", str(store.metric["name"])
     if pair is not None:
         near, exact = pair
+        if not is_verified and store.metric["similarity"] == "l2":
+            return given_thresholds(name, near, exact, "l2", "given by the user as L2 distances")
         return Calibration(name, Threshold(near), Threshold(exact), source="given by the user", stage=stage)
     if given is not None and given.stage != stage:
         raise UsageError(

@@ -14,11 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from deepssim.bundle import INTENSITIES, Normalisation, bundle_encoder, bundle_pixels, given_thresholds
+from deepssim.bundle import INTENSITIES, Normalisation, bundle_encoder, bundle_pixels
 from deepssim.embed import Encoder
 from deepssim.errors import MetricError, UsageError
 from deepssim.image_ops import byte_grey, resize_area
-from deepssim.metric import METADATA_KEY, l2_distance, load_metric
+from deepssim.metric import METADATA_KEY, given_thresholds, l2_distance, load_metric
 from deepssim.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -247,13 +247,13 @@ def test_names_of_the_encoder_may_be_ours_and_its_own_notes_stay_out(tmp_path):
 
 
 def test_thresholds_of_l2_are_distances():
-    calibration = given_thresholds("mine", 1.0, 0.5, "l2")
+    calibration = given_thresholds("mine", 1.0, 0.5, "l2", "told")
     assert (calibration.near.value, calibration.exact.value) == (0.5, 0.875)
     assert "1, exact up to 0.5" in calibration.how
     for near, exact in ((0.5, 1.0), (2.5, 1.0), (-0.1, -0.2), (float("nan"), 0.1)):
         with pytest.raises(UsageError):
-            given_thresholds("mine", near, exact, "l2")
-    assert given_thresholds("mine", 0.6, 0.85, "cosine").near.value == 0.6
+            given_thresholds("mine", near, exact, "l2", "told")
+    assert given_thresholds("mine", 0.6, 0.85, "cosine", "told").near.value == 0.6
 
 
 def test_the_command_makes_a_metric_that_others_take(deepssim, tmp_path):

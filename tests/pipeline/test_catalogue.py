@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from deepssim.bundle import bundle_pixels, given_thresholds, write_thresholds
+from deepssim.bundle import bundle_pixels, write_thresholds
 from deepssim.calibration import load_calibration
 from deepssim.catalogue import OBTAINABLE, describe_metric, find_metrics
 from deepssim.cli import COMMANDS
 from deepssim.errors import MetricError, UsageError
-from deepssim.metric import installed_metrics, load_metric
+from deepssim.metric import given_thresholds, installed_metrics, load_metric
 
 PUBLISHED = {
     "chen": ((0.4, ">"), (0.6, ">")),
@@ -38,7 +38,7 @@ def test_what_can_be_had_is_what_has_no_weights_here():
 
 def test_all_is_told_of_a_metric(tmp_path):
     made = bundle_pixels(tmp_path / "mine.onnx", (9, 7))
-    write_thresholds(made.path, given_thresholds("x", 1.0, 0.5, "l2"), made.name)
+    write_thresholds(made.path, given_thresholds("x", 1.0, 0.5, "l2", "told"), made.name)
     told = describe_metric(load_metric(str(made.path)))
     assert (told["name"], told["path"], told["dim"]) == ("mine", str(made.path), 63)
     assert told["thresholds"]["near"] == {"value": 0.5, "comparison": ">=", "distance": 1.0}
@@ -70,7 +70,7 @@ def test_the_command_lists_them(deepssim, tmp_path):
     assert chen["thresholds"]["near"] == {"value": 0.4, "comparison": ">"}
     assert chen["command"].startswith("deepssim export --sscd")
     made = bundle_pixels(tmp_path / "mine.onnx", (9, 7))
-    write_thresholds(made.path, given_thresholds("mine", 1.0, 0.5, "l2"), made.name)
+    write_thresholds(made.path, given_thresholds("mine", 1.0, 0.5, "l2", "told"), made.name)
     done = deepssim("metrics", made.path)
     assert done.returncode == 0, done.stderr
     assert "9 x 7, area; byte grey" in done.stdout

@@ -88,14 +88,14 @@ def command(
 
 
 def _thresholds(text: str | None, given: dict[str, Any], out: Path, pixels: bool) -> Calibration | None:
-    from deepssim.bundle import given_thresholds
     from deepssim.calibration import parse_thresholds
+    from deepssim.metric import given_thresholds
 
     if text is None:
         return None
     near, exact = parse_thresholds(text)
     similarity = given.get("similarity", "l2" if pixels else "cosine")
-    return given_thresholds(given.get("name", out.stem), near, exact, similarity)
+    return given_thresholds(given.get("name", out.stem), near, exact, similarity, "given with the bundle")
 
 
 def _normalisation(mean: str | None, std: str | None) -> Normalisation | None:
