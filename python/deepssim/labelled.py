@@ -148,43 +148,37 @@ def find_keys(
         >>> find_keys(["p1___gen-0", "b"], ["b", "site/p1/gen-0.jpg"], "the store")
         [1, 0]
     """
-    tables = [_table(form, names, others) for form in (str, _file_form, _short_form)]
-    places: list[int] = []
-    missing: dict[str, None] = {}
-    unclear: dict[str, None] = {}
-    known: dict[str, int] = {}
-    for key in keys:
-        if key not in known:
-            fitting = next((f for form, table in tables if (f := table.get(form(key)))), [])
-            if len(fitting) != 1:
-                (unclear if fitting else missing)[key] = None
-            known[key] = fitting[0] if fitting else -1
-        places.append(known[key])
+    keys = list(keys)
+    found: dict[str, list[int]] = {}
+    left = list(dict.fromkeys(keys))
+    for form in (str, _file_form, _short_form):
+        if not left:
+            break  # most lists need the first form alone, and stores are large
+        table = _table(form, names, others)
+        found |= {key: places for key in left if (places := table.get(form(key)))}
+        left = [key for key in left if key not in found]
+    missing, unclear = left, [key for key, places in found.items() if len(places) > 1]
     if missing:
         such = f", such as '{one_line(names[0], 80)}'" if names else ""
         raise UsageError(
-            f"{_counted('image', list(missing))} of the labelled pairs cannot be found in {where}: "
-            f"{some(list(missing), _SHOWN)}; it has {len(names):,}{such}"
+            f"{_counted('image', missing)} of the labelled pairs cannot be found in {where}: "
+            f"{some(missing, _SHOWN)}; it has {len(names):,}{such}"
         )
     if unclear:
         raise UsageError(
             f"{len(unclear):,} keys of the labelled pairs fit several images of {where}: "
-            f"{some(list(unclear), _SHOWN)}; write the ids as they stand there"
+            f"{some(unclear, _SHOWN)}; write the ids as they stand there"
         )
-    return places
+    return [found[key][0] for key in keys]
 
 
-def _table(
-    form: Callable[[str], str], names: Sequence[str], others: Sequence[str] | None
-) -> tuple[Callable[[str], str], dict[str, list[int]]]:
-    """Return a form of names, and the places of each name in this form."""
-    table: dict[str, list[int]] = defaultdict(list)
+def _table(form: Callable[[str], str], names: Sequence[str], others: Sequence[str] | None) -> dict[str, list[int]]:
+    """Return the places of each name in some form."""
+    table: dict[str, set[int]] = defaultdict(set)
     for several in (names, others or ()):
         for place, name in enumerate(several):
-            places = table[form(name)]
-            if not places or places[-1] != place:
-                places.append(place)
-    return form, {name: sorted(set(places)) for name, places in table.items()}
+            table[form(name)].add(place)
+    return {name: sorted(places) for name, places in table.items()}
 
 
 def _file_form(name: str) -> str:
