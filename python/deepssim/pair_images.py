@@ -21,7 +21,7 @@ from deepssim.images.text import one_line, some
 from deepssim.labelled import LabelledPairs, find_keys
 from deepssim.matching import Reference, Subject
 from deepssim.metric import installed_metrics, load_metric
-from deepssim.pair_scores import PairScores, default_calibration
+from deepssim.pair_scores import PairScores, default_calibration, perturbed_condition
 from deepssim.parts import S1, S2
 from deepssim.perturbed import perturb_by_id
 from deepssim.progress import Progress, Silent
@@ -100,10 +100,7 @@ class ImagePairs:
         self.real = _Side(pairs.real_keys, folder, options, perturb_seed if perturb_both else None)
         self.synthetic = _Side(pairs.synthetic_keys, folder, options, perturb_seed)
         self._find_files()
-        self.condition = ""
-        if perturb_seed is not None:
-            what = "real and synthetic images" if perturb_both else "synthetic images"
-            self.condition = f"perturbed ({what}, seed {perturb_seed})"
+        self.condition = perturbed_condition(self.real.seed, self.synthetic.seed)
 
     def _find_files(self) -> None:
         keys = list(dict.fromkeys([*self.real.keys, *self.synthetic.keys]))

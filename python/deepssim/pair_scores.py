@@ -26,6 +26,7 @@ __all__ = [
     "PairScores",
     "default_calibration",
     "groups_of_store",
+    "perturbed_condition",
     "scores_from_images",
     "scores_from_matrix",
     "scores_from_stores",
@@ -201,9 +202,32 @@ def scores_from_stores(pairs: LabelledPairs, real: Path, synthetic: Path) -> Pai
         chosen = order[start : start + step]
         rows = [_gather(store, at[chosen]) for store, at in zip(stores, places, strict=True)]
         out[chosen] = exact_scores(rows[0], rows[1])
-    name = str(first["name"])
-    calibration = default_calibration(name, _bundle(name, str(first["hash"])))
-    return PairScores(name, out, calibration, similarity=str(first["similarity"]))
+    name, bundle = str(first["name"]), _bundle(str(first["name"]), str(first["hash"]))
+    condition = _condition_of(stores, bundle)
+    return PairScores(name, out, default_calibration(name, bundle), None, condition, str(first["similarity"]))
+
+
+def perturbed_condition(real_seed: int | None, synthetic_seed: int | None) -> str:
+    """Say which images are perturbed.
+
+    Example:
+        >>> perturbed_condition(None, None), perturbed_condition(None, 3)
+        ('', 'perturbed (synthetic images, seed 3)')
+    """
+    if real_seed is None and synthetic_seed is None:
+        return ""
+    if real_seed == synthetic_seed:
+        return f"perturbed (real and synthetic images, seed {real_seed})"
+    sides = [f"{what} images, seed {seed}" for what, seed in (("real", real_seed), ("synthetic", synthetic_seed))
+             if seed is not None]  # fmt: skip
+    return f"perturbed ({', '.join(sides)})"
+
+
+def _condition_of(stores: tuple[Store, Store], bundle: Metric | None) -> str:
+    """Say how the images of two stores were seen, where that is not as an audit sees them."""
+    perturbed = perturbed_condition(*(store.made_from.get("perturb_seed") for store in stores))
+    is_plain = bundle is not None and bundle.gallery is not None and "gallery" not in stores[0].made_from
+    return ", ".join(filter(None, (perturbed, "real images in one view" if is_plain else "")))
 
 
 def groups_of_store(path: Path, keys: tuple[str, ...]) -> dict[str, str | None]:

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,10 @@ def stores(sides, tmp_path_factory, deepssim):
         )
         assert done.returncode == 0, done.stderr
     return folder
+
+
+def synthetic_only(pairs):
+    return replace(pairs, real_keys=pairs.synthetic_keys)
 
 
 def listed(tmp_path, text: str) -> Path:
@@ -172,6 +177,8 @@ def test_stores_images_and_a_matrix_of_the_same_embeddings_give_equal_scores(lay
     assert embedded.metric == images.metric == "brain"
     assert embedded.calibration == images.calibration == load_metric("brain").calibration()
     np.testing.assert_array_equal(embedded.scores, images.scores)
+    assert embedded.condition == images.condition == ""
+    assert scores_from_stores(synthetic_only(pairs), stores / "synthetic", stores / "synthetic").condition != ""
     # The same as a matrix in the reference's files, from embeddings made here.
     encoder = Encoder(load_metric("brain"), device="cpu")
     names = [sorted(p.relative_to(sides / s) for p in (sides / s).rglob("*.png")) for s in ("real", "synthetic")]

@@ -104,7 +104,7 @@ def _heading(evaluation: Evaluation) -> list[str]:
         sampling.sentence(),
     ]
     conditions = list(dict.fromkeys(metric.condition for metric in evaluation.metrics if metric.condition))
-    return [*lines, *(f"images are {condition}" for condition in conditions)]
+    return [*lines, *(f"condition: {condition}" for condition in conditions)]
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
