@@ -120,13 +120,12 @@ def _store(
     from deepssim.errors import UsageError
     from deepssim.images import list_images
     from deepssim.inputs import same_reading
-    from deepssim.metric import load_metric
     from deepssim.store import Store
     from deepssim.store_build import build_store
 
     if Store.is_store(images):
         store = same_reading(Store(images), options)
-        if metric != "auto" and load_metric(metric).hash != store.metric["hash"]:
+        if metric != "auto" and find_metric(metric, lambda: list_images(images, options)).hash != store.metric["hash"]:
             raise UsageError(
                 f"{images} holds embeddings of the metric {store.metric['name']}, not of this {metric}: leave --metric "
                 "out, or give the images"
