@@ -261,7 +261,7 @@ def _takes_other_sizes(encoder: nn.Module, size: tuple[int, int]) -> bool:
     try:
         with torch.no_grad():
             encoder(torch.rand(1, 1, size[0] + _OTHER_SIZE[0], size[1] + _OTHER_SIZE[1]))
-    except RuntimeError:
+    except Exception:  # networks say so in whatever way they please
         return False
     return True
 

@@ -18,9 +18,10 @@ from safetensors.torch import save  # noqa: E402
 from deepssim.calibration import Calibration, Threshold  # noqa: E402
 from deepssim.embed import Encoder, Graph  # noqa: E402
 from deepssim.errors import MetricError, UsageError  # noqa: E402
-from deepssim.export import export_encoder, sample_images  # noqa: E402
+from deepssim.export import Exported, export_encoder, sample_images  # noqa: E402
 from deepssim.image_ops import resize_area  # noqa: E402
 from deepssim.images import list_images  # noqa: E402
+from deepssim.input_rule import InputRule  # noqa: E402
 from deepssim.metric import METADATA_KEY, load_metric  # noqa: E402
 from deepssim.models.blocks import ZScore  # noqa: E402
 from deepssim.models.checkpoint import Description, build_encoder, load_encoder, save_encoder  # noqa: E402
@@ -268,3 +269,28 @@ def test_the_intensity_rule_forgets_units_and_survives_constants():
     torch.testing.assert_close(rule(image * 4095 - 1000), rule(image), atol=1e-4, rtol=0)
     assert torch.equal(rule(torch.full((2, 1, 4, 4), 7.0)), torch.zeros(2, 1, 4, 4))
     torch.testing.assert_close(rule(image).square().mean(), torch.tensor(1.0))
+
+
+def test_a_state_dict_of_dar_gets_the_published_threshold_and_no_history_of_ours(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from deepssim.cli.export import command
+    from deepssim.models.dar import Dar
+
+    torch.save(Dar().state_dict(), tmp_path / "dar.pth")
+    out, seen = tmp_path / "dar.onnx", {}
+
+    def export(encoder, description, path, **options):
+        seen.update(description=description, **options)
+        return Exported(path, 0.0, 0, 0)
+
+    monkeypatch.setattr("deepssim.export.export_encoder", export)
+    arguments = ["--dar", tmp_path / "dar.pth", "--size", "40x36", "--reference-axes", "--out", out, "--quiet"]
+    done = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    described = seen["description"]
+    assert (described.similarity, described.intensity) == ("correlation", "min-max, axes swapped")
+    assert described.training["published"] == "the network of Dar et al."
+    assert seen["rule"] == InputRule(40, 36)
+    found = Calibration.read(tmp_path / "dar.calibration.json")
+    assert (found.near, found.exact) == (Threshold(0.8030425, ">"), Threshold(0.8030425, ">"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,12 +161,18 @@ def _load(source: dict[str, Any], size: tuple[int, int] | None) -> _Found:
         encoder, described, rule = load_openclip(source["openclip"], source["weights"])
         return _Found(encoder, described, rule, load_calibration("semdedup"), text["semdedup"])
     if source["dar"] is not None:
+        from deepssim.models.checkpoint import file_sha256
         from deepssim.models.dar import load_dar
 
         encoder, described = load_dar(source["dar"], size, reference_axes=source["reference_axes"])
         own = _beside(source["dar"], is_whole=size is None)
-        published = None if described.training else load_calibration("dar")
-        return _Found(encoder, described, input_rule(described), own or published, text["dar"])
+        if described.training:
+            return _Found(encoder, described, input_rule(described), own, text["dar"])
+        # Somebody's state dict, which says nothing of its training.
+        intensity = described.intensity + (", axes swapped" if source["reference_axes"] else "")
+        training = {"published": "the network of Dar et al.", "sha256": file_sha256(source["dar"])}
+        described = replace(described, intensity=intensity, training=training)
+        return _Found(encoder, described, input_rule(described), own or load_calibration("dar"), text["dar"])
     licence, told = "", ""
     calibration: Calibration | None
     if source["sscd"] is not None:

@@ -6,6 +6,7 @@ architecture, its arguments and the size of the images that it was trained on.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ __all__ = [
     "METADATA_KEY",
     "Description",
     "build_encoder",
+    "file_sha256",
     "load_encoder",
     "load_weights",
     "rebuild_encoder",
@@ -168,6 +170,12 @@ def rebuild_encoder(description: Description, state: Mapping[str, Tensor], sourc
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file of weights, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: Path | str, what: str) -> None:

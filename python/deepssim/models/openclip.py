@@ -6,7 +6,6 @@ unless the name of a model or of its weights says so.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import zipfile
@@ -24,7 +23,7 @@ from deepssim.extras import require
 from deepssim.input_rule import InputRule
 from deepssim.models.archive import read_archive
 from deepssim.models.blocks import unit_rows
-from deepssim.models.checkpoint import Description, load_weights
+from deepssim.models.checkpoint import Description, file_sha256, load_weights
 from deepssim.models.pretrained import read_weights
 
 __all__ = ["RANDOM", "OpenClipImage", "load_openclip"]
@@ -100,8 +99,7 @@ def load_openclip(model: str, weights: str | None = None) -> tuple[nn.Module, De
         described = {"random": True}
     else:
         _load(visual, found.weights, found.name)
-        with found.weights.open("rb") as file:
-            described["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        described["sha256"] = file_sha256(found.weights)
     rule, means, deviations = _preprocessing(found, visual)
     encoder = OpenClipImage(visual, means, deviations).eval()
     description = Description(

@@ -6,7 +6,6 @@ Both are scripted embedding networks: that of arXiv 2509.16582 is torchvision's 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from deepssim.errors import MetricError
 from deepssim.models.archive import read_archive
-from deepssim.models.checkpoint import MAX_DIM, Description, rebuild_encoder
+from deepssim.models.checkpoint import MAX_DIM, Description, file_sha256, rebuild_encoder
 
 __all__ = ["load_published"]
 
@@ -54,7 +53,7 @@ def load_published(path: Path) -> tuple[nn.Module, Description]:
             "give the best_model_jit.pt of one of them"
         )
     arguments = {"dim": _dimension(state, last, path, title)}
-    description = Description(architecture, arguments, *_SIZE, name, {"published": title, "sha256": _sha256(path)})
+    description = Description(architecture, arguments, *_SIZE, name, {"published": title, "sha256": file_sha256(path)})
     return rebuild_encoder(description, state, path, title), description
 
 
@@ -79,8 +78,3 @@ def _tiny_name(name: str) -> str:
     if match := re.fullmatch(r"gem_([a-d])\.p", name):
         return f"pools.{'abcd'.index(match[1])}.p"
     return re.sub(r"^fc\.", "head.", name)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,6 @@ their weights as Classy Vision does or as torchvision does; both are read, and o
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from deepssim.errors import MetricError
 from deepssim.models.archive import read_archive
 from deepssim.models.blocks import unit_rows
-from deepssim.models.checkpoint import MAX_DIM, Description, rebuild_encoder
+from deepssim.models.checkpoint import MAX_DIM, Description, file_sha256, rebuild_encoder
 
 __all__ = ["SIZE", "Sscd", "load_sscd"]
 
@@ -108,10 +107,8 @@ def load_sscd(path: Path, *, reference_normalisation: bool = False) -> tuple[nn.
     arguments = _arguments(state, path, next(iter(found), "nothing"))
     if reference_normalisation:
         arguments["reference_normalisation"] = True
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     description = Description(
-        "sscd", arguments, *SIZE, name="chen", training={"published": "SSCD", "sha256": digest},
+        "sscd", arguments, *SIZE, name="chen", training={"published": "SSCD", "sha256": file_sha256(path)},
         similarity="cosine", intensity="imagenet, reference" if reference_normalisation else "imagenet",
         resize="adaptive", grey="byte",
     )  # fmt: skip
