@@ -43,7 +43,7 @@ def bundle_of(
         return str(path)
     if metric == "semdedup":
         source = ["--openclip", model, *(["--weights", weights] if weights else [])]
-        return _exported(source, metric, f"{model} {_digest(weights)}", folder)
+        return _exported(source, metric, f"{model} {_digest(model)} {_digest(weights)}", folder)
     if path.is_dir():
         path = next((path / name for name in IN_FOLDER if (path / name).is_file()), path)
     if not path.is_file() or path.suffix not in (".safetensors", *ARCHIVES):
@@ -67,11 +67,18 @@ def _exported(source: list[object], metric: str, identity: str, folder: Path) ->
     return str(bundle)
 
 
-def _digest(path: str | Path | None) -> str:
-    if path is None or not Path(path).is_file():
-        return str(path)
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(source: str | Path | None) -> str:
+    """Return what the contents of a file or a folder of files decide, a name itself where it is neither."""
+    path = Path(source or "")
+    if source is None or not path.exists():
+        return str(source)
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(path.iterdir()):
+        if file.is_file():
+            with file.open("rb") as stream:
+                digest.update(file.name.encode("utf-8", "surrogateescape"))
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _size_option(images: Path) -> list[object]:

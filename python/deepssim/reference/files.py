@@ -41,6 +41,7 @@ MATRIX_SUFFIXES = (".npz", ".npy")
 DATA, EMBEDDING = "data", "arr_0"
 _MOST_INDEX_BYTES = 2**31
 _MOST_ELEMENTS = 65536  # of an embedding
+_WRITE_BYTES = 2**22
 _MOST_MATRIX_BYTES = 2**34  # of one that is read as a whole
 
 Floats = NDArray[np.float32]
@@ -72,8 +73,10 @@ def write_matrix(path: Path, shape: tuple[int, int], bands: Iterable[Floats], *,
     with replacing(path) as temporary, _member_to_write(temporary, path.suffix == ".npz") as member:
         np.lib.format.write_array_header_1_0(member, header)
         n_written = 0
+        step = max(1, _WRITE_BYTES // max(1, 4 * shape[1]))
         for band in bands:
-            member.write(band.astype(kind).tobytes())
+            for start in range(0, len(band), step):
+                member.write(band[start : start + step].astype(kind, copy=False).tobytes())
             n_written += len(band)
         if n_written != shape[0]:
             raise ValueError(f"{n_written} rows of {shape[0]} were given")

@@ -45,7 +45,7 @@ def split_layout(listing: Listing) -> tuple[Listing, Listing]:
     if not 0 < sum(is_real) < len(is_real):
         raise UsageError(
             f"one folder for both needs real images called {REAL_NAME} and others, and {one_line(listing.source)} has "
-            f"{sum(is_real):,} and {len(is_real) - sum(is_real):,}: name two folders, or rename the real images"
+            f"{sum(is_real):,} and {len(is_real) - sum(is_real):,}: rename the real images, or give the two sets apart"
         )
     real, synthetic = (files_of(listing, np.flatnonzero(np.equal(is_real, wanted))) for wanted in (True, False))
     # What is no image belongs to neither; it is told once.
