@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from deepssim.errors import UsageError
 from deepssim.pairs import draw
 from deepssim.pairs.draw import N_BINS, EvenDraw, bin_of, even_shares, to_micros
-from deepssim.pairs.keys import file_of, folder_names, key_of
+from deepssim.pairs.keys import folder_names
 from deepssim.pairs.people import choose_people, people_of, split_people
+from deepssim.reference.names import file_of, key_of
 
 COUNTS = st.lists(st.integers(0, 40), min_size=N_BINS, max_size=N_BINS)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from deepssim.pairs.choose import BinCount, PairOptions, PairResult, Target
-from deepssim.pairs.keys import file_of, key_of
 from deepssim.pairs.listed import list_pairs
 from deepssim.pairs.made import make_pairs
+from deepssim.reference.names import file_of, key_of
 
 __all__ = [
     "BinCount",

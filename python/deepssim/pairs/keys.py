@@ -10,9 +10,8 @@ from pathlib import PurePosixPath
 
 from deepssim.errors import UsageError
 from deepssim.images.formats import format_of_name
-from deepssim.reference.names import file_of, key_of
 
-__all__ = ["file_of", "folder_names", "key_of"]
+__all__ = ["folder_names"]
 
 _PLAIN = re.compile(r"[^0-9A-Za-z.]+")
 _MOST_LETTERS = 80

@@ -23,7 +23,7 @@ from deepssim.pairs.choose import Chooser, Chosen, PairOptions, PairResult, Targ
 from deepssim.pairs.compare import Checkpoint, Stored
 from deepssim.pairs.crossing import Crossing
 from deepssim.pairs.draw import Indices
-from deepssim.pairs.keys import folder_names, key_of
+from deepssim.pairs.keys import folder_names
 from deepssim.pairs.listed import RULES, count_people, too_many
 from deepssim.pairs.making import Made, MadeImages, Maker, partner_name, write_png
 from deepssim.pairs.people import SPLITS, people_of, split_people
@@ -31,6 +31,7 @@ from deepssim.pairs.workers import working
 from deepssim.partners import GRADES, KINDS
 from deepssim.pixel_set import read_pixel_set
 from deepssim.progress import Progress, Silent
+from deepssim.reference.names import key_of
 
 __all__ = ["make_pairs"]
 
