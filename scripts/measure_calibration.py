@@ -1,10 +1,11 @@
 """Whether a threshold calibrated for a false-positive rate keeps to it on other people.
 
 Images that copy nobody are played by images of people outside the base, with the artefacts of a copy, as they lie, and
-under the views *perturbed* and *hard*: three of each image. In each of several divisions the people of the splits
-``train`` and ``tune`` are divided into three parts: the base that a threshold is calibrated against, the people whose
-images are compared with it, and another base of as many images. The measured rate is that of all images of the ``test``
-people against the other base: nobody has a part on both sides. Screening and verification are those of an audit.
+under the views *perturbed* and *hard*: three of each image. A threshold is calibrated on such images of the ``tune``
+people against images of one half of the ``train`` people, and the rate is measured on those of the ``test`` people
+against as many images of the other half; in several divisions into halves. Nobody has a part on both sides, and no
+encoder was trained on the people whose images are looked for: those whom it was trained on are no control, since it was
+taught to tell them apart. Screening and verification are those of an audit.
 
     python scripts/measure_calibration.py --data DATA
 
@@ -53,12 +54,12 @@ Grey = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Sets:
-    """Real images of the people of train and tune, and made images of everybody, with their people."""
+    """Real images of the people of train, and made images of those of tune and test, with their people and splits."""
 
     real: Store
     made: Store
     made_people: NDArray[np.str_]
-    test_people: frozenset[str]
+    made_splits: NDArray[np.str_]
 
 
 def films(data: Path, domain: str) -> Iterator[tuple[str, Path]]:
@@ -71,20 +72,21 @@ def films(data: Path, domain: str) -> Iterator[tuple[str, Path]]:
             yield row[column], data / folder / row["path"]
 
 
-def write_images(data: Path, domain: str, out: Path, seed: int) -> frozenset[str]:
-    """Write real and made images, a folder a person; returns the people of test."""
+def write_images(data: Path, domain: str, out: Path, seed: int) -> dict[str, str]:
+    """Write real and made images, a folder a person; returns the split of each person."""
     split_of = people(data, "brain" if domain == "brain" else "cxr", ("train", "tune", "test"))
     for number, (person, path) in enumerate(films(data, domain)):
         with Image.open(path) as film:
             pixels: Grey = np.asarray(film.convert("L"))
-        if split_of[person] != "test":
+        if split_of[person] == "train":
             save(out / "real" / person / f"{path.stem}.png", pixels)
+            continue
         for k, condition in enumerate(CONDITIONS):
             rng = np.random.default_rng([seed, number, k])
             made = degrade(pixels.astype(np.float32) / np.float32(255), rng)
             made = apply_view(made, draw_view(rng, condition, size=(pixels.shape[0], pixels.shape[1])))
             save(out / "made" / person / f"{path.stem}-{condition}.png", np.rint(made * 255).astype(np.uint8))
-    return frozenset(person for person, split in split_of.items() if split == "test")
+    return split_of
 
 
 def save(path: Path, pixels: Grey) -> None:
@@ -93,7 +95,7 @@ def save(path: Path, pixels: Grey) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def embed(out: Path, metric: str, test_people: frozenset[str], threads: int) -> Sets:
+def embed(out: Path, metric: str, split_of: dict[str, str], threads: int) -> Sets:
     """Embed both sets with a metric, as an audit does."""
     encoder, options = Encoder(load_metric(metric), device="cpu", threads=threads), ImageOptions(group_by="parent")
     real, made = (
@@ -101,7 +103,8 @@ def embed(out: Path, metric: str, test_people: frozenset[str], threads: int) -> 
                     as_gallery=name == "real", threads=threads or None)
         for name in ("real", "made")
     )  # fmt: skip
-    return Sets(real, made, np.array(made.records(["group"])["group"].to_pylist(), np.str_), test_people)
+    groups = made.records(["group"])["group"].to_pylist()
+    return Sets(real, made, np.array(groups, np.str_), np.array([split_of[group] for group in groups], np.str_))
 
 
 def nearest(
@@ -122,28 +125,25 @@ def nearest(
     return part.values[:, 0].astype(np.float64), np.array(base.names, np.str_)[base.codes[part.rows[:, 0]]]
 
 
-def divide(sets: Sets, rng: np.random.Generator) -> tuple[Reference, NDArray[np.str_], Reference]:
-    """Draw a base, people to calibrate on, and another base of as many images."""
+def divide(sets: Sets, rng: np.random.Generator) -> list[Reference]:
+    """Divide the real images by person into two bases of as many images."""
     whole = Reference(sets.real)
     names = np.array(whole.names, np.str_)
-    first, sources, second = np.array_split(rng.permutation(names), 3)
-    bases = [whole.subset(np.flatnonzero(np.isin(names[whole.codes], some))) for some in (first, second)]
+    halves = np.array_split(rng.permutation(names), 2)
+    bases = [whole.subset(np.flatnonzero(np.isin(names[whole.codes], some))) for some in halves]
     n = min(len(base) for base in bases)
     seed = int(rng.integers(2**31))
-    drawn = [base.subset(draw_by_group(base.codes, n, seed)) if len(base) > n else base for base in bases]
-    return drawn[0], sources, drawn[1]
+    return [base.subset(draw_by_group(base.codes, n, seed)) if len(base) > n else base for base in bases]
 
 
 def measure(sets: Sets, stage: str, rates: list[float], n_divisions: int, seed: int, threads: int) -> list[str]:
     """Calibrate and measure in every division; returns a row of the table for each rate."""
-    is_test = np.isin(sets.made_people, list(sets.test_people))
-    test_rows = np.flatnonzero(is_test)
+    rows, test_rows = (np.flatnonzero(sets.made_splits == split) for split in ("tune", "test"))
     names, owner = np.unique(sets.made_people[test_rows], return_inverse=True)
     found: dict[float, list[tuple[float, float, float, float]]] = {rate: [] for rate in rates}
     events, sizes, counts = {rate: np.zeros(len(names), np.int64) for rate in rates}, [], []
     for division in range(n_divisions):
-        base, sources, other = divide(sets, np.random.default_rng([seed, division]))
-        rows = np.flatnonzero(np.isin(sets.made_people, sources))
+        base, other = divide(sets, np.random.default_rng([seed, division]))
         values, whose = nearest(sets, base, rows, stage, threads)
         test_values, _ = nearest(sets, other, test_rows, stage, threads)
         sizes.append(len(base))
@@ -174,8 +174,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with splits.csv, brain/ and cxr/")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.05])
-    parser.add_argument("--divisions", type=int, default=20, help="of the people, where embeddings decide")
-    parser.add_argument("--verified-divisions", type=int, default=6, help="where images decide")
+    parser.add_argument("--divisions", type=int, default=10, help="of the people, where embeddings decide")
+    parser.add_argument("--verified-divisions", type=int, default=4, help="where images decide")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -186,9 +186,9 @@ def main() -> None:
     for domain in ("brain", "chest"):
         with tempfile.TemporaryDirectory() as folder:
             out, began = Path(folder), time.monotonic()
-            test_people = write_images(options.data, domain, out, options.seed)
+            split_of = write_images(options.data, domain, out, options.seed)
             for metric, stages in (("pixel", ("embedding",)), (domain, ("embedding", "verified"))):
-                sets = embed(out, metric, test_people, options.threads)
+                sets = embed(out, metric, split_of, options.threads)
                 for stage in stages:
                     n = options.verified_divisions if stage == "verified" else options.divisions
                     decided = f"`{metric}`, in place" if metric == "pixel" else f"`{metric}`"

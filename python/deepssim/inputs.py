@@ -72,8 +72,14 @@ def same_reading(store: Store, options: ImageOptions) -> Store:
 
 
 def base_warnings(real: Reference, calibration: Calibration) -> list[str]:
-    """Say what the size of the real set and missing patients do to the figures."""
+    """Say what thresholds of another metric, the size of the real set and missing patients do to the figures."""
     warnings = []
+    name = str(real.store.metric["name"])
+    if calibration.stage == "embedding" and calibration.metric != name:
+        warnings.append(
+            f"The thresholds were chosen for scores of the metric {calibration.metric}, and these are of {name}: the "
+            "same number may mean another likeness."
+        )
     if calibration.base_size is not None and len(real) > 2 * calibration.base_size:
         warnings.append(
             f"The thresholds were chosen against {calibration.base_size:,} real images, here are {len(real):,}: the "

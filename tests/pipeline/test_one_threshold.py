@@ -47,3 +47,13 @@ def test_an_audit_with_one_threshold_lists_what_two_would_and_calls_all_of_it_ex
     page = write_report(tmp_path / "one").read_text()
     assert "told here" in page
     assert "a study" in page
+
+
+def test_thresholds_of_another_metric_are_said(cohort, tmp_path):
+    calibration = Calibration("brain", Threshold(0.8), Threshold(0.9), source="a study")
+    options = AuditOptions(
+        metric="pixel", calibration=calibration, verify=False, match=MatchOptions(views="none"),
+        images=ImageOptions(group_by="parent"),
+    )  # fmt: skip
+    result = audit(cohort.real, cohort.synthetic, tmp_path / "out", options=options)
+    assert any("chosen for scores of the metric brain" in line for line in result.summary["warnings"])
