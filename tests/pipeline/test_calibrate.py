@@ -31,9 +31,9 @@ from deepssim.embed import Encoder
 from deepssim.errors import UsageError
 from deepssim.images import ImageOptions, list_images
 from deepssim.labelled import LabelledPairs
+from deepssim.labelled.scores import PairScores
 from deepssim.matching import MatchOptions
 from deepssim.metric import load_metric
-from deepssim.pair_scores import PairScores
 from deepssim.store import Store
 from deepssim.store_build import build_store
 

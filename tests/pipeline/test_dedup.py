@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from deepssim import dedup
-from deepssim.dedup import DedupOptions, closest_earlier, deduplicate
-from deepssim.dedup_files import check_manifest, write_dedup
+from deepssim.dedup import find as dedup
+from deepssim.dedup.files import check_manifest, write_dedup
+from deepssim.dedup.find import DedupOptions, closest_earlier, deduplicate
 from deepssim.errors import MemoryLimitError, MissingDependencyError, StoreError, UsageError
 from deepssim.images import list_images
 from deepssim.store_build import write_store

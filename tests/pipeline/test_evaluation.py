@@ -29,8 +29,8 @@ from deepssim.evaluate import (
 )
 from deepssim.evaluate.measures import LABEL_FIGURES, Measures
 from deepssim.labelled import LabelledPairs
-from deepssim.pair_scores import PairScores
-from deepssim.pair_thresholds import choose_thresholds, give_thresholds
+from deepssim.labelled.scores import PairScores
+from deepssim.labelled.thresholds import choose_thresholds, give_thresholds
 
 CUTS = Calibration("m", Threshold(0.6, ">"), Threshold(0.85, ">"), "a test")
 rows = st.lists(

@@ -20,9 +20,10 @@ from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import read_image
 from deepssim.labelled import find_keys, read_labelled
+from deepssim.labelled.images import ImagePairs, scores_from_images
+from deepssim.labelled.scores import default_calibration
+from deepssim.labelled.stored import scores_from_matrix, scores_from_stores
 from deepssim.metric import load_metric
-from deepssim.pair_images import ImagePairs
-from deepssim.pair_scores import default_calibration, scores_from_images, scores_from_matrix, scores_from_stores
 from deepssim.perturb import degrade, near_copy
 from deepssim.perturbed import perturb_by_id
 from deepssim.phantom import make_patient, render

@@ -20,10 +20,10 @@ from deepssim.cli import main
 from deepssim.errors import UsageError
 from deepssim.images import ImageOptions, list_images, read_image
 from deepssim.matching import MatchOptions
-from deepssim.plant import KINDS, PlantOptions, make_copy, plant
-from deepssim.recall import Found, PlantedFindings, find_planted, measure_recall
+from deepssim.planted.copies import KINDS, PlantOptions, make_copy, plant
+from deepssim.planted.recall import Found, PlantedFindings, find_planted, measure_recall
+from deepssim.planted.truth import Planted, read_truth, write_truth
 from deepssim.statistics import patient_rate
-from deepssim.truth import Planted, read_truth, write_truth
 
 READING = ImageOptions(group_by="parent")
 # Of phantoms; see deepssim.demo.

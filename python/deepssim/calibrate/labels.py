@@ -20,7 +20,7 @@ from deepssim.evaluate import (
     interval_by_person,
 )
 from deepssim.labelled import LabelledPairs
-from deepssim.pair_scores import PairScores
+from deepssim.labelled.scores import PairScores
 
 __all__ = ["LabelledCalibration", "calibrate_labels"]
 

@@ -13,12 +13,13 @@ from deepssim.calibrate.conformal import cut_for_recall, sensitivity
 from deepssim.calibration import Calibration, Curve, Threshold
 from deepssim.errors import UsageError
 from deepssim.evaluate import EXACT, UNRELATED, best_cuts
-from deepssim.recall import PlantedFindings
+from deepssim.planted.recall import Found, PlantedFindings
 from deepssim.statistics import image_rate
 
 __all__ = ["PlantedCalibration", "calibrate_planted"]
 
 _DECIMALS = 4
+_SCALE = 10**_DECIMALS
 
 Floats = NDArray[np.float64]
 
@@ -50,7 +51,7 @@ def calibrate_planted(findings: PlantedFindings, recall: float, *, domain: str =
     images over it against the holdout, the false-positive rate, is known.
 
     Args:
-        findings: From `deepssim.recall.find_planted`.
+        findings: From `deepssim.planted.recall.find_planted`.
         recall: Between 0 and 1.
         domain: The kind of images, in words.
 
@@ -66,17 +67,10 @@ def calibrate_planted(findings: PlantedFindings, recall: float, *, domain: str =
     values, exact_values = (np.array([one.value for one in some], np.float64) for some in (near, exact))
     wanted = cut_for_recall(values, recall)
     control = summary.get("control")
-    cut = _step_below(wanted, summary["histogram"]["edges"]) if control else math.floor(wanted * 10**4) / 10**4
+    edges = summary["histogram"]["edges"]
+    cut = _step_below(wanted, edges) if control else math.floor(wanted * _SCALE) / _SCALE
     rate, interval = _false_positives(summary, cut) if control else (None, None)
-    over = [one for one in (*near, *exact) if one.value >= cut]
-    truth = np.array([EXACT if one.planted.label == "exact" else UNRELATED for one in over], np.int64)
-    details = np.array([one.detail for one in over], np.float64)
-    if (truth == EXACT).any() and (truth != EXACT).any():
-        detail, exact_from = best_cuts(details, truth)[1], "tells planted exact copies from near ones best"
-        right: float | None = float(((details >= _short(detail)) == (truth == EXACT)).mean())
-        detail = _short(detail)
-    else:
-        detail, exact_from, right = float(summary["thresholds"]["exact"]["value"]), "as it was", None
+    detail, exact_from, right = _tell_apart([one for one in (*near, *exact) if one.value >= cut], summary)
     if not by_s1:
         detail = max(detail, cut)
     warnings = _warnings(findings, unusable, control is not None, exact)
@@ -104,15 +98,22 @@ def calibrate_planted(findings: PlantedFindings, recall: float, *, domain: str =
     )
 
 
+def _tell_apart(copies: list[Found], summary: dict[str, Any]) -> tuple[float, str, float | None]:
+    """Return the exact threshold, where it comes from, and what share of copies it labels right."""
+    truth = np.array([EXACT if one.planted.label == "exact" else UNRELATED for one in copies], np.int64)
+    details = np.array([one.detail for one in copies], np.float64)
+    if not ((truth == EXACT).any() and (truth != EXACT).any()):
+        return float(summary["thresholds"]["exact"]["value"]), "as it was", None
+    cut = round(best_cuts(details, truth)[1], _DECIMALS)
+    right = float(((details >= cut) == (truth == EXACT)).mean())
+    return cut, "tells planted exact copies from near ones best", right
+
+
 def _step_below(value: float, edges: list[float]) -> float:
     below = [edge for edge in edges if edge <= value]
     if not below:
         raise UsageError(f"the lowest score wanted, {value:g}, lies under the histogram of the audit")
     return below[-1]
-
-
-def _short(value: float) -> float:
-    return round(value, _DECIMALS)
 
 
 def _false_positives(summary: dict[str, Any], cut: float) -> tuple[float, tuple[float, float]]:

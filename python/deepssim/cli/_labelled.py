@@ -12,7 +12,7 @@ from deepssim.cli._options import Dimensions
 
 if TYPE_CHECKING:
     from deepssim.labelled import LabelledPairs
-    from deepssim.pair_scores import PairScores
+    from deepssim.labelled.scores import PairScores
     from deepssim.progress import Progress
 
 __all__ = ["labelled_options", "read_scores"]
@@ -84,8 +84,8 @@ def read_scores(
 ) -> tuple[LabelledPairs, list[PairScores]]:
     """Read labelled pairs and their scores from every source that was named."""
     from deepssim.labelled import read_labelled, with_groups
-    from deepssim.pair_images import ImagePairs
-    from deepssim.pair_scores import groups_of_store, scores_from_matrix, scores_from_stores
+    from deepssim.labelled.images import ImagePairs
+    from deepssim.labelled.stored import groups_of_store, scores_from_matrix, scores_from_stores
 
     _check(matrix, real_indices, synthetic_indices, real_store, synthetic_store, images, metric, perturb, perturb_both)
     pairs = read_labelled(testset_csv, group_by=group_by)

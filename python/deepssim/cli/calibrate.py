@@ -161,7 +161,7 @@ def planted(result: Path, truth: Path, recall: float, out: Path, domain: str, as
     deepssim calibrate planted result/ --truth planted/truth.csv --out mine.json
     """
     from deepssim.calibrate.planted import calibrate_planted
-    from deepssim.recall import find_planted
+    from deepssim.planted.recall import find_planted
 
     _check_out(out)
     found = calibrate_planted(find_planted(result, truth), recall, domain=domain)

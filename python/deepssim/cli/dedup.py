@@ -81,7 +81,7 @@ def command(
     """
     from deepssim.cli._progress import make_progress
     from deepssim.dedup import DedupOptions, deduplicate
-    from deepssim.dedup_files import check_manifest, write_dedup
+    from deepssim.dedup.files import check_manifest, write_dedup
     from deepssim.images import ImageOptions
     from deepssim.inputs import check_distinct
     from deepssim.store import count_skipped

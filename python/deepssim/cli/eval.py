@@ -15,7 +15,7 @@ from deepssim.cli._options import echo_json, talk_options, threads_option
 if TYPE_CHECKING:
     from deepssim.evaluate import Evaluation
     from deepssim.labelled import LabelledPairs
-    from deepssim.pair_scores import PairScores
+    from deepssim.labelled.scores import PairScores
     from deepssim.progress import Progress
 
 _FILE = click.Path(path_type=Path)
@@ -92,7 +92,7 @@ def command(
     if tune_on is not None or tune_here:
         scores, warnings = _tuned(pairs, scores, tune_on, {**sources, "threads": threads}, progress)
     elif thresholds or calibration:
-        from deepssim.pair_thresholds import give_thresholds
+        from deepssim.labelled.thresholds import give_thresholds
 
         scores = give_thresholds(scores, thresholds, calibration)
     progress.status(f"{resamples:,} draws of people")
@@ -113,7 +113,7 @@ def _tuned(
     pairs: LabelledPairs, scores: list[PairScores], tune_on: Path | None, sources: dict[str, Any], progress: Progress
 ) -> tuple[list[PairScores], list[str]]:
     """Choose thresholds; on the pairs themselves where no others are given."""
-    from deepssim.pair_thresholds import choose_thresholds
+    from deepssim.labelled.thresholds import choose_thresholds
 
     if tune_on is None:
         chosen = choose_thresholds(pairs, scores, "chosen on these very pairs (optimistic)")

@@ -9,7 +9,7 @@ import click
 
 from deepssim.cli._options import echo_json, image_options, talk_options
 
-DEFAULT_KINDS = "exact,artefacts,local,perturbed"  # of deepssim.plant, which is not loaded for a help text
+DEFAULT_KINDS = "exact,artefacts,local,perturbed"  # of deepssim.planted.copies, which is not loaded for a help text
 
 
 @click.command("plant")
@@ -53,7 +53,7 @@ def command(
     """
     from deepssim.cli._progress import make_progress
     from deepssim.images import ImageOptions
-    from deepssim.plant import IMAGES, TRUTH, PlantOptions, plant
+    from deepssim.planted.copies import IMAGES, TRUTH, PlantOptions, plant
 
     images = ImageOptions(slices=slices, axis=axis, group_by=group_by, max_pixels=max_pixels)
     options = PlantOptions(number, tuple(kind.strip() for kind in kinds.split(",")), seed, images, with_links)

@@ -263,7 +263,7 @@ def _look(asked: dict[str, Any], inputs: Sequence[Path]) -> Look:
 def _read(asked: dict[str, Any]) -> tuple[list[ScoredPairs], Look]:
     """Return scores of labelled pairs, and how the figure looks; the figure's place is checked first."""
     from deepssim.cli._progress import make_progress
-    from deepssim.pair_thresholds import give_thresholds
+    from deepssim.labelled.thresholds import give_thresholds
     from deepssim.plots import ScoredPairs
 
     own = ("out", "title", "size", "dpi", "palette", "as_json", "quiet", "thresholds", "calibration")

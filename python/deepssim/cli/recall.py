@@ -11,7 +11,7 @@ from deepssim.cli._options import echo_json, talk_options
 from deepssim.errors import UsageError
 
 if TYPE_CHECKING:
-    from deepssim.recall import Found, Recall
+    from deepssim.planted.recall import Found, Recall
     from deepssim.statistics import Rate
 
 RATES = {
@@ -53,7 +53,7 @@ def command(
     \b
     deepssim recall result/ --truth planted/truth.csv
     """
-    from deepssim.recall import find_planted, measure_recall
+    from deepssim.planted.recall import find_planted, measure_recall
 
     for path in (csv_path, missed_path):
         if path is not None and (path.suffix != ".csv" or not path.absolute().parent.is_dir()):

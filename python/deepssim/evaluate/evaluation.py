@@ -18,8 +18,8 @@ from deepssim.statistics import LEVEL, extreme_bound
 
 if TYPE_CHECKING:
     from deepssim.calibration import Calibration
-    from deepssim.labelled import LabelledPairs
-    from deepssim.pair_scores import PairScores
+    from deepssim.labelled.pairs import LabelledPairs
+    from deepssim.labelled.scores import PairScores
 
 __all__ = ["Evaluation", "Figure", "MetricEvaluation", "evaluate_pairs"]
 
@@ -170,8 +170,8 @@ def evaluate_pairs(
     Example:
         >>> from pathlib import Path
         >>> from deepssim.calibration import Calibration, Threshold
-        >>> from deepssim.labelled import LabelledPairs
-        >>> from deepssim.pair_scores import PairScores
+        >>> from deepssim.labelled.pairs import LabelledPairs
+        >>> from deepssim.labelled.scores import PairScores
         >>> names = tuple("abcdef")
         >>> pairs = LabelledPairs(Path("a.csv"), names, names, np.array([0, 0, 1, 1, 2, 2]), np.array(names), "itself")
         >>> cuts = Calibration("m", Threshold(0.6), Threshold(0.85), "an example")

@@ -11,7 +11,7 @@ from deepssim.evaluate.classes import CLASS_NAMES, EXACT, N_CLASSES, UNRELATED
 from deepssim.evaluate.contrast import Contrast, Silhouette
 
 if TYPE_CHECKING:
-    from deepssim.pair_scores import PairScores
+    from deepssim.labelled.scores import PairScores
 
 __all__ = ["CONTRASTS", "FALSE_POSITIVE_SHARES", "Measures", "rate_name"]
 

@@ -9,9 +9,9 @@ from deepssim.calibration import Calibration, Threshold, load_calibration, parse
 from deepssim.errors import UsageError
 from deepssim.evaluate import best_cuts, best_registered_cuts
 from deepssim.images.text import one_line
-from deepssim.labelled import LabelledPairs
+from deepssim.labelled.pairs import LabelledPairs
+from deepssim.labelled.scores import PairScores
 from deepssim.metric import l2_score
-from deepssim.pair_scores import PairScores
 
 __all__ = ["choose_thresholds", "give_thresholds"]
 

@@ -1,7 +1,7 @@
 """Plant copies of real images into a synthetic set, so that recall is measured on one's own data.
 
 A copy is pixel for pixel, or carries what a generator does to an image that it memorised: artefacts, local changes of
-anatomy, another view (`deepssim.perturb`). The truth is written beside the images (`deepssim.truth`).
+anatomy, another view (`deepssim.perturb`). The truth is written beside the images (`deepssim.planted.truth`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from deepssim.images import Image, ImageOptions, Listing, Skipped, list_images, 
 from deepssim.images.text import some
 from deepssim.inputs import check_distinct
 from deepssim.perturb import BUMP_AMPLITUDE_PX, apply_view, degrade, draw_view, near_copy
+from deepssim.planted.truth import Planted, write_truth
 from deepssim.progress import Progress, Silent
 from deepssim.store import Store
 from deepssim.trial import NEAR_PX
-from deepssim.truth import Planted, write_truth
 
 __all__ = ["DEFAULT_KINDS", "IMAGES", "KINDS", "TRUTH", "PlantOptions", "PlantResult", "make_copy", "plant"]
 
@@ -175,7 +175,7 @@ def _plant_all(listing: Listing, folder: Path, options: PlantOptions, progress: 
     draws = _draw_tasks(listing, options.seed, progress)
     planted: list[Planted] = []
     n_skipped, reason = 0, ""
-    width = max(6, len(str(options.number - 1)))
+    prefix, width = _prefix(listing, options), max(6, len(str(options.number - 1)))
     with progress.track("planted copies", options.number) as advance:
         while len(planted) < options.number:
             missing = options.number - len(planted)
@@ -188,12 +188,18 @@ def _plant_all(listing: Listing, folder: Path, options: PlantOptions, progress: 
                 if isinstance(source, Skipped):
                     n_skipped, reason = n_skipped + 1, source.reason
                     continue
-                name = f"{_FOLDER}/{number:0{width}d}.png"
+                name = f"{_FOLDER}/{prefix}-{number:0{width}d}.png"
                 planted.append(_plant_one(source, folder / name, name, number, options))
                 advance(1)
             if len(planted) == before and n_skipped >= len(listing.tasks):
                 raise UsageError(f"no image of {listing.source} can be copied: {reason}")
     return planted, n_skipped
+
+
+def _prefix(listing: Listing, options: PlantOptions) -> str:
+    """Return what names of this planting begin with: the truth of another one fits none of its images."""
+    facts = [options.seed, options.number, options.kinds, [entry.base_id for entry in listing.files]]
+    return hashlib.sha256(json.dumps(facts).encode("utf-8", "surrogateescape")).hexdigest()[:6]
 
 
 def _plant_one(source: Image, path: Path, name: str, number: int, options: PlantOptions) -> Planted:

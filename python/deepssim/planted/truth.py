@@ -28,7 +28,7 @@ class Planted:
 
     Attributes:
         id: Of the image, as an audit of its folder names it.
-        kind: How it was made; one of `deepssim.plant.KINDS`, or a word of the user's.
+        kind: How it was made; one of `deepssim.planted.copies.KINDS`, or a word of the user's.
         label: ``"near"`` or ``"exact"``: what an audit should call it.
         source_id: Of the real image.
         group: Its person; None: not known.

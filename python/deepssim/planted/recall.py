@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from deepssim.disk import read_json
 from deepssim.errors import StoreError, UsageError
 from deepssim.images.text import some
+from deepssim.planted.truth import Planted, read_truth
 from deepssim.run_record import is_run
 from deepssim.statistics import LEVEL, Rate, patient_rate
-from deepssim.truth import Planted, read_truth
 
 __all__ = ["Found", "KindRecall", "PlantedFindings", "Recall", "find_planted", "measure_recall"]
 

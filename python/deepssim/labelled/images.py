@@ -18,10 +18,10 @@ from deepssim.evidence import Verifier
 from deepssim.image_ops import byte_grey, is_byte_image, map_on_threads, resize_area, similarity_pairs
 from deepssim.images import ImageOptions, list_images, read_image
 from deepssim.images.text import one_line, some
-from deepssim.labelled import LabelledPairs, find_keys
+from deepssim.labelled.pairs import LabelledPairs, find_keys
+from deepssim.labelled.scores import PairScores, default_calibration, perturbed_condition
 from deepssim.matching import Reference, Subject
 from deepssim.metric import installed_metrics, load_metric
-from deepssim.pair_scores import PairScores, default_calibration, perturbed_condition
 from deepssim.parts import S1, S2
 from deepssim.perturbed import perturb_by_id
 from deepssim.progress import Progress, Silent
@@ -326,3 +326,34 @@ class _Gallery:
 
     def working_image(self, row: int) -> Working:
         return self.images[row]
+
+
+def scores_from_images(
+    pairs: LabelledPairs,
+    folder: Path,
+    metric: str,
+    *,
+    perturb_seed: int | None = None,
+    perturb_both: bool = False,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> PairScores:
+    """Score pairs from their images; see `ImagePairs`, which several metrics share.
+
+    Args:
+        pairs: The list.
+        folder: What its keys are relative to.
+        metric: "ssim", "fsim", "ncc", "verified" (or "verified.brain" and so on), an installed metric, or a bundle.
+        perturb_seed: Show synthetic images perturbed; None: as they are.
+        perturb_both: Show real ones perturbed too.
+        threads: 0: all that this process may use.
+        progress: Told of what is done.
+
+    Raises:
+        UsageError: Images are not there (all are named), or cannot be read or compared; the metric is unknown.
+        MetricError: A bundle cannot be read or run.
+    """
+    source = ImagePairs(
+        pairs, folder, perturb_seed=perturb_seed, perturb_both=perturb_both, threads=threads, progress=progress
+    )
+    return source.scores(metric)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.errors import UsageError
-from deepssim.evaluate import EXACT, NEAR, UNRELATED
+from deepssim.evaluate.classes import EXACT, NEAR, UNRELATED
 from deepssim.images.groups import check_group_by, groups_of_paths
 from deepssim.images.text import one_line, some
 from deepssim.reference.names import file_of

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from deepssim import __version__
-from deepssim.dedup import IMAGES_PER_CLUSTER, ITERATIONS, Duplicates
+from deepssim.dedup.find import IMAGES_PER_CLUSTER, ITERATIONS, Duplicates
 from deepssim.disk import make_private_folder, write_json
 from deepssim.errors import UsageError
 from deepssim.images.manifest import SUFFIXES
