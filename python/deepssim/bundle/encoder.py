@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepssim.bundle.graph_parts import LEAST_OPSET
 from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
-from deepssim.graph_parts import LEAST_OPSET
 from deepssim.metric import MAX_BUNDLE_BYTES, METADATA_KEY, refuse_unsafe
 
 __all__ = ["OnnxEncoder", "read_onnx_encoder"]

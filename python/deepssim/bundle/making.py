@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim import __version__
+from deepssim.bundle.encoder import OnnxEncoder, read_onnx_encoder
+from deepssim.bundle.graph_parts import Parts
 from deepssim.calibration import SUFFIX, Calibration
 from deepssim.disk import replacing
 from deepssim.embed import NORM_TOLERANCE, Graph
 from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
-from deepssim.graph_parts import Parts
 from deepssim.input_rule import InputRule
 from deepssim.metric import METADATA_KEY, SIMILARITIES
-from deepssim.onnx_encoder import OnnxEncoder, read_onnx_encoder
 from deepssim.phantom import make_cohort
 
 __all__ = [
