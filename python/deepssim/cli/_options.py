@@ -120,8 +120,8 @@ def run_options(function: F) -> F:
                 "--metric",
                 default="auto",
                 show_default=True,
-                help="auto: the encoder that the images look made for, pixel if none; or brain, chest, pixel, a "
-                "bundle (.onnx), a store that was made with it.",
+                help="auto: the encoder that the images look made for, pixel if none; or an installed metric (deepssim "
+                "metrics), a bundle (.onnx), a store that was made with it.",
             ),
             click.option(
                 "--device",
