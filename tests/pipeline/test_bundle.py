@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from scipy.spatial.distance import cdist
 
 from deepssim.bundle import INTENSITIES, Normalisation, bundle_encoder, bundle_pixels
+from deepssim.cli import cli
 from deepssim.embed import Encoder
 from deepssim.errors import MetricError, UsageError
 from deepssim.image_ops import byte_grey, resize_area
@@ -183,9 +185,29 @@ def made_two(model: onnx.ModelProto) -> None:
     model.graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, None))
 
 
+def made_dropping(model: onnx.ModelProto) -> None:
+    """A dropout that drops; ONNX Runtime leaves it out where something follows, so that running it shows nothing."""
+    del model.graph.node[-1]
+    model.graph.node.append(helper.make_node("GlobalMaxPool", ["features"], ["pooled"]))
+    for name, value in (("share", np.float32(0.5)), ("drops", np.bool_(True))):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    model.graph.node.append(helper.make_node("Dropout", ["pooled", "share", "drops"], ["embedding"]))
+
+
+def made_learning(model: onnx.ModelProto) -> None:
+    del model.graph.node[-1]
+    for name in ("scale", "shift", "mean", "variance"):
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(DIM, np.float32), name))
+    norm = ["features", "scale", "shift", "mean", "variance"]
+    model.graph.node.append(helper.make_node("BatchNormalization", norm, ["normed", "m", "v"], training_mode=1))
+    model.graph.node.append(helper.make_node("GlobalMaxPool", ["normed"], ["embedding"]))
+
+
 @pytest.mark.parametrize(
     ("change", "shapes", "says"),
     [
+        (made_dropping, {}, r"as it trains \(Dropout\).*encoder\.eval\(\)"),
+        (made_learning, {}, r"as it trains \(BatchNormalization\).*encoder\.eval\(\)"),
         (None, {"input": [1, 3, *SIZE]}, "exactly 1 at a time: export it with a batch axis of any length"),
         (None, {"input": ["n", 4, *SIZE]}, "4 channels"),
         (None, {"input": ["n", *SIZE, 3]}, "a bundle feeds 1 or 3, as second axis"),
@@ -232,6 +254,15 @@ def test_options_that_do_not_go_together_are_refused(tmp_path):
     (tmp_path / "noise.onnx").write_bytes(b"\x00\xff\x13" * 99)
     with pytest.raises(MetricError, match="not an ONNX file"):
         bundle_encoder(tmp_path / "noise.onnx", out)
+
+
+def test_the_bundle_does_not_take_the_encoders_place(tmp_path):
+    path = encoder_file(tmp_path / "theirs.onnx")
+    held = path.read_bytes()
+    done = CliRunner().invoke(cli, ["bundle", str(path), "--out", str(path)])
+    assert isinstance(done.exception, UsageError)
+    assert "is the encoder itself" in str(done.exception)
+    assert path.read_bytes() == held
 
 
 def test_names_of_the_encoder_may_be_ours_and_its_own_notes_stay_out(tmp_path):

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from deepssim.cli import cli
 from deepssim.dedup import find as dedup
 from deepssim.dedup.files import check_manifest, write_dedup
 from deepssim.dedup.find import DedupOptions, closest_earlier, deduplicate
-from deepssim.errors import MemoryLimitError, MissingDependencyError, StoreError, UsageError
+from deepssim.errors import DeepSSIMError, MemoryLimitError, MissingDependencyError, StoreError, UsageError
 from deepssim.images import list_images
 from deepssim.store_build import write_store
 
@@ -314,12 +316,13 @@ def test_a_distance_is_asked_for_and_shown_where_the_metric_has_one(deepssim, tm
         (["--memory-limit", "8"], "raise --memory-limit"),
     ],
 )
-def test_what_cannot_be_is_one_line(deepssim, tmp_path, arguments, said):
+def test_what_cannot_be_is_one_line(tmp_path, arguments, said):
     store = store_of(tmp_path / "s", unit([[1, 2], [2, 1], [1, -1]]))
-    done = deepssim("dedup", store.path, "--out", tmp_path / "out", *arguments, "--quiet")
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    done = CliRunner().invoke(cli, ["dedup", str(store.path), "--out", str(tmp_path / "out"), *arguments, "--quiet"])
+    assert isinstance(done.exception, DeepSSIMError | SystemExit)
+    message = done.stderr if isinstance(done.exception, SystemExit) else str(done.exception)
+    assert said in message
+    assert "Traceback" not in message
     assert not (tmp_path / "out").exists()
 
 
@@ -342,6 +345,18 @@ def test_a_manifest_names_files_under_its_folder(tmp_path, monkeypatch):
         listing = list_images(tmp_path / name)
         assert [entry.path for entry in listing.files] == [f"{prefix}{n}" for n in ("-x.png", "a b.png", "sub/y.png")]
         assert not listing.ignored
+
+
+def test_the_list_of_all_images_is_not_written_over(folder, tmp_path):
+    listed = folder / "all.csv"
+    listed.write_text("path\n" + "".join(f"{path.relative_to(folder)}\n" for path in sorted(folder.rglob("?.png"))))
+    held = listed.read_bytes()
+    done = CliRunner().invoke(
+        cli, ["dedup", str(listed), "--metric", "pixel", "--out", str(tmp_path / "out"), "--manifest", str(listed)]
+    )
+    assert done.exit_code == 2
+    assert "is the list of all images itself" in done.stderr
+    assert listed.read_bytes() == held
 
 
 def test_a_manifest_cannot_name_parts_of_a_file(tmp_path, deepssim):

@@ -102,7 +102,36 @@ def _load(data: bytes, path: Path) -> Any:
         raise MetricError(
             f"{path} uses operators of ONNX version {_opset(model)}: export it with {LEAST_OPSET} or a later one"
         )
+    training = sorted(_in_training(model))
+    if training:
+        raise MetricError(
+            f"{path} was exported as it trains ({', '.join(training)}), so that an image has no embedding of its own: "
+            "export it in evaluation mode, encoder.eval()"
+        )
     return model
+
+
+def _in_training(model: Any) -> set[str]:
+    """Return the kinds of nodes that do what they do in training alone.
+
+    A runtime may leave a dropout out, or not: it cannot be seen for sure by running the graph.
+    """
+    onnx = require("onnx", "cpu")
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants |= {
+        node.output[0]: attribute.t
+        for node in model.graph.node if node.op_type == "Constant"
+        for attribute in node.attribute if attribute.name == "value"
+    }  # fmt: skip
+
+    def trains(node: Any) -> bool:
+        if node.op_type == "BatchNormalization":
+            return any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
+        # Its third input, where there is one: whether it drops.
+        mode = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
+        return bool(mode and (mode not in constants or onnx.numpy_helper.to_array(constants[mode]).any()))
+
+    return {node.op_type for node in model.graph.node if trains(node)}
 
 
 def _opset(model: Any) -> int:

@@ -69,6 +69,8 @@ def command(
 
     if out.suffix != ".onnx":
         raise UsageError(f"{out.name} must end in .onnx")
+    if encoder is not None and out.resolve() == encoder.resolve():
+        raise UsageError(f"{out} is the encoder itself: name another file for the bundle")
     if (encoder is None) != pixels:
         raise UsageError("give an ENCODER.onnx or --pixels" + (", not both" if pixels else ""))
     given = {name: value for name, value in options.items() if value not in (None, "", "auto")}

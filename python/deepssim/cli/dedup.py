@@ -91,6 +91,8 @@ def command(
     if threshold is not None and epsilon is not None:
         raise click.UsageError("give --threshold or --epsilon, not both")
     check_distinct({"images": images, "output": out})
+    if manifest is not None and manifest.resolve() == images.resolve():
+        raise click.UsageError(f"--manifest {manifest} is the list of all images itself: name another file")
     progress = make_progress(quiet)
     options = ImageOptions(slices=slices, axis=axis, group_by=group_by, max_pixels=max_pixels)
     store = _store(images, out, options, metric, device, threads, progress)
