@@ -148,7 +148,7 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[object]]
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
     ):
         writer = csv.writer(out)
-        writer.writerow(names)
+        writer.writerow([safe_cell(name) for name in names])
         writer.writerows([safe_cell(value) for value in row] for row in rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from deepssim.evaluate import (
     mcnemar,
     rate_at_false_positives,
     resample,
+    table,
 )
 from deepssim.evaluate.measures import LABEL_FIGURES, Measures
 from deepssim.labelled import LabelledPairs
@@ -313,3 +315,18 @@ def test_thresholds_chosen_on_pairs_are_their_best():
     )
     labels = PairScores("m", scores.scores, chosen).labels()
     assert sk.f1_score(truth, labels, average="macro") >= best - 1e-12
+
+
+def test_names_that_come_from_files_stay_on_one_line_and_command_nothing():
+    truth = np.array([0, 1, 2])
+    name = "=1+1\n\\input{x}\x1b[31m\u202e[a](b)|"
+    pairs = replace(pairs_of(truth), people_from="regex:a\nb")
+    cuts = Calibration("m", Threshold(0.4), Threshold(0.6), "a file\nof somebody")
+    found = evaluate_pairs(pairs, [PairScores(name, np.array([0.1, 0.9, 0.5]), cuts)], resamples=100)
+    plain = evaluate_pairs(pairs, [PairScores("m", np.array([0.1, 0.9, 0.5]), cuts)], resamples=100)
+    for write in (table.as_text, table.as_markdown, table.as_latex):
+        text = write(found)
+        assert not {"\x1b", "\u202e"} & set(text)
+        assert text.count("\n") == write(plain).count("\n")
+    assert "](b" not in table.as_markdown(found)
+    assert "\\input" not in "".join(line for line in table.as_latex(found).splitlines() if line[0:1] != "%")

@@ -128,6 +128,7 @@ def test_everything_that_is_wrong_is_named_at_once(tmp_path):
     [
         ("", "no column real_key and no column synth_key and no column label"),
         ("real_key,label\na,1\n", "no column synth_key"),
+        ("real_key;synth_key;label\na;b;1\n", "separated by semicolons, write commas"),
         ("real_key,synth_key,label\n", "no rows"),
         ("real_key,synth_key,label,label\na,b,1,1\n", "more than once"),
         ("real_key,synth_key,label\na,b\nc\n", "2 rows with too few cells: line 2, line 3"),
@@ -359,3 +360,26 @@ def test_the_doors_print_the_six_lines_of_the_reference(layout, sides, tmp_path,
         found = [float(x) for line in done.stdout.splitlines() for x in line.partition(" = ")[2].split()]
         np.testing.assert_allclose(found, wanted, atol=tolerance)
     assert "The same here: deepssim eval" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--csv", "--markdown", "--latex", "--out"])
+def test_no_output_takes_the_place_of_an_input(layout, tmp_path, option):
+    held = (layout / "pairs.csv").read_bytes()
+    mine = tmp_path / "pairs.csv"
+    mine.write_bytes(held)
+    target = tmp_path if option == "--out" else mine
+    done = CliRunner().invoke(
+        cli, ["eval", "--pairs", str(mine), "--images", str(layout), "--metric", "ncc", option, str(target)]
+    )
+    assert isinstance(done.exception, UsageError)
+    assert "which is read: name another place" in str(done.exception)
+    assert mine.read_bytes() == held
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_what_is_wrong_with_the_list_for_thresholds_is_said_before_anything_is_scored(layout, tmp_path, monkeypatch):
+    monkeypatch.setattr(ImagePairs, "scores", lambda *_, **__: pytest.fail("it was scored"))
+    other = listed(tmp_path, "real_key,synth_key,label\nx___a,x___b,1\n")
+    done = CliRunner().invoke(cli, ["eval", "--pairs", str(layout / "pairs.csv"), "--images", str(layout), "--metric",
+                                    "ncc", "--tune-on", str(other)])  # fmt: skip
+    assert "2 images of the labelled pairs cannot be found" in str(done.exception)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from deepssim.labelled.scores import PairScores
     from deepssim.progress import Progress
 
-__all__ = ["labelled_options", "read_scores"]
+__all__ = ["check_list", "input_paths", "labelled_options", "read_scores"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
@@ -103,6 +103,37 @@ def read_scores(
         source.check(metric)
         found += [source.scores(name) for name in metric]
     return pairs, found
+
+
+def check_list(testset_csv: Path, *, group_by: str, images: Path | None) -> None:
+    """Read a list and find its images, so that what is wrong with it is said before anything is scored.
+
+    Raises:
+        UsageError: The list cannot be read, or images are missing; all are named.
+    """
+    from deepssim.labelled import read_labelled
+    from deepssim.labelled.images import ImagePairs
+
+    pairs = read_labelled(testset_csv, group_by=group_by)
+    if images is not None:
+        ImagePairs(pairs, images)
+
+
+def input_paths(
+    *,
+    testset_csv: Path,
+    matrix: Sequence[str],
+    real_indices: Sequence[Path],
+    synthetic_indices: Sequence[Path],
+    real_store: Sequence[Path],
+    synthetic_store: Sequence[Path],
+    images: Path | None,
+    **_: Any,
+) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return what scores are read from, so that no output takes its place: files, stores and folders of images."""
+    matrices = [path for _, path in _names_of_matrices(matrix, ())]
+    files = [testset_csv, *matrices, *real_indices, *synthetic_indices]
+    return files, [*real_store, *synthetic_store], [images] if images is not None else []
 
 
 def _check(

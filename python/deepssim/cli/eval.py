@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deepssim.cli._labelled import labelled_options, read_scores
+from deepssim.cli._labelled import check_list, input_paths, labelled_options, read_scores
 from deepssim.cli._options import echo_json, talk_options, threads_option
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deepssim.progress import Progress
 
 _FILE = click.Path(path_type=Path)
+_IN_FOLDER = ("evaluation.json", "evaluation.md", "evaluation.tex", "figures.csv", "comparisons.csv", "pairs.csv")
 
 
 @click.command("eval")
@@ -80,13 +81,19 @@ def command(
     """
     from deepssim.cli._progress import make_progress
     from deepssim.evaluate import evaluate_pairs, table
+    from deepssim.images.text import one_line
 
     if tune_on is not None and tune_here:
         raise click.UsageError("give --tune-on or --tune-here, not both")
     if (tune_on is not None or tune_here) and (thresholds or calibration):
         raise click.UsageError("thresholds are either given or chosen: leave --thresholds and --calibration out")
+    files, stores, _ = input_paths(**sources)
+    calibrations = [Path(text.rpartition("=")[2]) for text in calibration]
     targets = _Targets(csv_file, markdown, latex, out)
+    targets.check([*files, *calibrations, *([tune_on] if tune_on is not None else [])], stores)
     progress = make_progress(quiet)
+    if tune_on is not None:
+        check_list(tune_on, group_by=sources["group_by"], images=sources["images"])
     pairs, scores = read_scores(**sources, threads=threads, progress=progress)
     warnings: list[str] = []
     if tune_on is not None or tune_here:
@@ -103,7 +110,7 @@ def command(
         echo_json(evaluation.as_dict())
     elif reference_lines:
         for line in (*(note for metric in evaluation.metrics for note in metric.notes), *evaluation.warnings):
-            click.echo(f"Warning: {line}", err=True)
+            click.echo(f"Warning: {one_line(line, 1000)}", err=True)
         click.echo("\n".join(line for metric in evaluation.metrics for line in table.reference_lines(metric)))
     else:
         click.echo(table.as_text(evaluation))
@@ -132,15 +139,30 @@ class _Targets:
     """Files that the evaluation is written to; checked before the work."""
 
     def __init__(self, csv_file: Path | None, markdown: Path | None, latex: Path | None, out: Path | None) -> None:
-        from deepssim.matrix import make_parent
-
         self.csv, self.markdown, self.latex, self.out = csv_file, markdown, latex, out
         named = [path for path in (csv_file, markdown, latex) if path is not None]
         if len({path.resolve() for path in named}) < len(named):
             raise click.UsageError("--csv, --markdown and --latex need different files")
         if out is not None and out.exists() and not out.is_dir():
             raise click.UsageError(f"--out {out} is a file: name a folder")
-        for path in (*named, *([out / "evaluation.json"] if out is not None else [])):
+
+    def check(self, files: Sequence[Path], stores: Sequence[Path]) -> None:
+        """Refuse to write over what is read, and make the folders.
+
+        Raises:
+            UsageError: An output is an input or lies in a store, or a folder cannot be made.
+        """
+        from deepssim.errors import UsageError
+        from deepssim.matrix import make_parent
+
+        named = [path for path in (self.csv, self.markdown, self.latex) if path is not None]
+        inside = [self.out / name for name in _IN_FOLDER] if self.out is not None else []
+        for path in (*named, *inside):
+            place = path.resolve()
+            for one in (*files, *stores):
+                if place == one.resolve() or (one in stores and one.resolve() in place.parents):
+                    raise UsageError(f"{path} would be written over or into {one}, which is read: name another place")
+        for path in (*named, *inside[:1]):
             make_parent(path)
 
     def write(self, evaluation: Evaluation) -> None:

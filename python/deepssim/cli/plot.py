@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from deepssim.cli._labelled import labelled_options, read_scores
+from deepssim.cli._labelled import input_paths, labelled_options, read_scores
 from deepssim.cli._options import echo_json, talk_options, threads_option
 from deepssim.errors import UsageError
 
@@ -268,10 +268,8 @@ def _read(asked: dict[str, Any]) -> tuple[list[ScoredPairs], Look]:
 
     own = ("out", "title", "size", "dpi", "palette", "as_json", "quiet", "thresholds", "calibration")
     source = {name: value for name, value in asked.items() if name not in own}
-    matrices = [Path(text.partition("=")[2] or text) for text in source["matrix"]]
-    files = [source["testset_csv"], *matrices, *source["real_indices"], *source["synthetic_indices"]]
-    folders = [*source["real_store"], *source["synthetic_store"], *([source["images"]] if source["images"] else [])]
-    look = _look(asked, [*files, *folders])
+    files, stores, folders = input_paths(**source)
+    look = _look(asked, [*files, *stores, *folders])
     _check_thresholds(asked["thresholds"], asked["calibration"])
     pairs, found = read_scores(**source, progress=make_progress(asked["quiet"]))
     found = give_thresholds(found, asked["thresholds"], asked["calibration"])

@@ -10,6 +10,7 @@ from deepssim.errors import UsageError
 from deepssim.evaluate.classes import CLASS_NAMES, EXACT, NEAR, UNRELATED
 from deepssim.evaluate.evaluation import Evaluation, Figure, MetricEvaluation
 from deepssim.evaluate.paired import Comparison
+from deepssim.images.text import one_line
 from deepssim.metric import l2_distance
 
 __all__ = ["as_latex", "as_markdown", "as_text", "comparison_rows", "figure_rows", "pair_rows", "reference_lines"]
@@ -37,12 +38,24 @@ READING = (
 CONVENTION = "McNemar's test is the published convention; it takes every pair as independent of every other"
 
 
+# Names and paths come from files: whatever is in them stays one line of signs that can be seen.
+_MOST_SIGNS = 2000
+
+
 @dataclass(frozen=True, slots=True)
 class _Table:
     """Cells of text, the first column names the row."""
 
     header: list[str]
     rows: list[list[str]]
+
+
+def _table(header: list[str], rows: list[list[str]]) -> _Table:
+    return _Table(_plain(header), [_plain(row) for row in rows])
+
+
+def _plain(texts: list[str]) -> list[str]:
+    return [one_line(text, _MOST_SIGNS) for text in texts]
 
 
 def _number(value: float) -> str:
@@ -104,7 +117,7 @@ def _heading(evaluation: Evaluation) -> list[str]:
         sampling.sentence(),
     ]
     conditions = list(dict.fromkeys(metric.condition for metric in evaluation.metrics if metric.condition))
-    return [*lines, *(f"condition: {condition}" for condition in conditions)]
+    return _plain([*lines, *(f"condition: {condition}" for condition in conditions)])
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
@@ -127,7 +140,7 @@ def _of_metrics(evaluation: Evaluation) -> _Table:
         [title, *(_cell(metric.figures.get(figure)) for metric in evaluation.metrics)]
         for figure, title in _titles(evaluation).items()
     ]
-    return _Table(["", *(metric.name for metric in evaluation.metrics)], rows)
+    return _table(["", *(metric.name for metric in evaluation.metrics)], rows)
 
 
 def _of_thresholds(evaluation: Evaluation) -> _Table:
@@ -136,7 +149,7 @@ def _of_thresholds(evaluation: Evaluation) -> _Table:
          "" if metric.calibration is None else metric.calibration.source]
         for metric in evaluation.metrics
     ]  # fmt: skip
-    return _Table(["metric", "thresholds", "from"], rows)
+    return _table(["metric", "thresholds", "from"], rows)
 
 
 def _of_classes(evaluation: Evaluation) -> _Table:
@@ -148,7 +161,7 @@ def _of_classes(evaluation: Evaluation) -> _Table:
         for metric in evaluation.metrics if metric.report is not None
         for label, name in enumerate(CLASS_NAMES)
     ]  # fmt: skip
-    return _Table(header, rows)
+    return _table(header, rows)
 
 
 def _of_comparisons(comparisons: Sequence[Comparison]) -> _Table:
@@ -160,7 +173,7 @@ def _of_comparisons(comparisons: Sequence[Comparison]) -> _Table:
         difference = f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
         name = f"{one.first} less {one.second}"
         rows.append([name, TITLES[one.figure], difference, _p(one.p), _p(one.p_holm), *published])
-    return _Table(header, rows)
+    return _table(header, rows)
 
 
 def as_text(evaluation: Evaluation, *, width: int = 100) -> str:
@@ -189,7 +202,7 @@ def as_text(evaluation: Evaluation, *, width: int = 100) -> str:
 
 def _closing(evaluation: Evaluation) -> list[str]:
     closing = [READING, *([CONVENTION] if evaluation.comparisons else [])]
-    return [*closing, *_notes(evaluation), *(f"Warning: {text}" for text in evaluation.warnings)]
+    return _plain([*closing, *_notes(evaluation), *(f"Warning: {text}" for text in evaluation.warnings)])
 
 
 def _blocks(columns: Sequence[list[str]], width: int) -> Iterator[list[list[str]]]:
@@ -233,7 +246,7 @@ def _markdown(table: _Table) -> str:
 def _escaped_markdown(text: str) -> str:
     for sign in "\\|*_`<>":
         text = text.replace(sign, f"\\{sign}")
-    return text
+    return text.replace("](", "]\\(")  # no link
 
 
 _LATEX = {

@@ -33,6 +33,7 @@ LABEL_WORDS: Mapping[str, int] = {
     "2": NEAR, "similar": NEAR, "near": NEAR,
 }  # fmt: skip
 """What a label may be called, and its class; case does not matter."""
+_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 _SHOWN = 10
 _FROM_COLUMN, _FROM_FOLDER, _EACH_IMAGE = "column group", "folder of the real image", "each real image by itself"
 
@@ -212,9 +213,11 @@ def _rows(path: Path) -> tuple[list[_Row], bool]:
             header = [cell.strip() for cell in next(reader, [])]
             missing = [name for name in _COLUMNS if name not in header]
             if missing:
+                other = next((word for sign, word in _SEPARATORS.items() if len(header) == 1 and sign in header[0]), "")
+                hint = f"; its columns are separated by {other}, write commas" if other else ""
                 raise UsageError(
                     f"{path} has no column {' and no column '.join(missing)}: labelled pairs need "
-                    f"{', '.join(_COLUMNS)}; it has {some(header, _SHOWN) if any(header) else 'no header'}"
+                    f"{', '.join(_COLUMNS)}; it has {some(header, _SHOWN) if any(header) else 'no header'}{hint}"
                 )
             twice = [name for name in (*_COLUMNS, _GROUP) if header.count(name) > 1]
             if twice:
