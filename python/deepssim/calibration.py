@@ -25,6 +25,15 @@ READABLE = (1, 2)
 SUFFIX = ".calibration.json"
 LABELS = ("unrelated", "near", "exact")
 STAGES = ("embedding", "verified")
+_TEXTS = ("metric", "source", "domain", "how")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value <= 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +55,8 @@ class Threshold:
     def __post_init__(self) -> None:
         if self.comparison not in (">", ">="):
             raise MetricError(f"a threshold compares with > or >=, not {self.comparison!r}")
-        if not math.isfinite(self.value):
-            raise MetricError(f"a threshold must be a finite number, not {self.value}")
+        if not _is_number(self.value) or not math.isfinite(self.value):
+            raise MetricError(f"a threshold must be a finite number, not {self.value!r}")
 
     def cut(self) -> float:
         """Return the smallest float32 score that passes, so that ``score >= cut`` is the comparison."""
@@ -125,6 +134,19 @@ class Calibration:
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
             raise MetricError(f"a calibration is of the stage {' or '.join(STAGES)}, not {self.stage!r}")
+        # A wrong one would stop an audit at its report, hours later.
+        faults = [f"{name} is no text" for name in _TEXTS if not isinstance(getattr(self, name), str)]
+        if self.views is not None and not isinstance(self.views, str):
+            faults.append("views is no text")
+        size, rate, bounds = self.base_size, self.false_positive_rate, self.false_positive_interval
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            faults.append(f"base_size is {size!r}, no whole number of images")
+        if rate is not None and not _is_share(rate):
+            faults.append(f"false_positive_rate is {rate!r}, no number from 0 to 1")
+        if bounds is not None and not (all(map(_is_share, bounds)) and bounds[0] <= bounds[1]):
+            faults.append(f"false_positive_interval is {list(bounds)}, no lower and upper bound from 0 to 1")
+        if faults:
+            raise MetricError(f"this is no calibration: {'; '.join(faults)}")
         if self.stage == "embedding" and self.near.cut() > self.exact.cut():
             raise UsageError(
                 f"the near threshold ({self.near.value}) must not lie over the exact one ({self.exact.value})"

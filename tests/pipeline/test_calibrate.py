@@ -28,7 +28,7 @@ from deepssim.calibrate.unrelated import RunOptions, UnrelatedScores, control_sc
 from deepssim.calibration import Calibration, Threshold
 from deepssim.cli import main
 from deepssim.embed import Encoder
-from deepssim.errors import UsageError
+from deepssim.errors import MetricError, UsageError
 from deepssim.images import ImageOptions, list_images
 from deepssim.labelled import LabelledPairs
 from deepssim.labelled.scores import PairScores
@@ -271,33 +271,39 @@ def test_labels_choose_thresholds_on_other_people_too():
         calibrate_labels(replace(pairs, people=np.full(600, "a")), PairScores("m", values, None))
 
 
-def test_a_written_calibration_reaches_the_audit_and_its_report(cohort, deepssim, tmp_path):
+def test_a_written_calibration_reaches_the_audit_and_its_report(cohort, capsys, tmp_path):
+    def deepssim(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
     out = tmp_path / "mine.json"
-    done = deepssim(
+    code, printed, err = deepssim(
         "calibrate", "control", cohort.synthetic, cohort.holdout, "--real", cohort.real, "--group-by", "parent",
         "--metric", "pixel", "--views", "none", "--no-verify", "--fpr", ".1", "--domain", "phantom heads",
         "--out", out, "--json", "-q",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)["calibration"]
+    assert code == 0, err
+    said = json.loads(printed)["calibration"]
     written = Calibration.read(out)
     assert said["near"]["value"] == written.near.value
     assert written.curve is not None
     assert oct(out.stat().st_mode)[-3:] == "600"
-    done = deepssim(
+    code, _, err = deepssim(
         "audit", cohort.real, cohort.synthetic, "--group-by", "parent", "--metric", "pixel", "--views", "none",
         "--no-verify", "--calibration", out, "--out", tmp_path / "result", "-q",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert code == 0, err
     thresholds = json.loads((tmp_path / "result" / "run.json").read_text())["thresholds"]
     assert thresholds["source"] == "deepssim calibrate control, at a false-positive rate of 0.1"
     page = (tmp_path / "result" / "report.html").read_text()
     assert "deepssim calibrate control" in page
     assert "phantom heads" in page
-    wrong = deepssim("audit", cohort.real, cohort.synthetic, "--metric", "pixel", "--calibration", out, "--out",
-                     tmp_path / "verified", "-q")  # fmt: skip
-    assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert "--no-verify" in wrong.stderr
+    code, printed, err = deepssim("audit", cohort.real, cohort.synthetic, "--metric", "pixel", "--calibration", out,
+                                  "--out", tmp_path / "verified", "-q")  # fmt: skip
+    assert (code, printed) == (2, "")
+    assert "--no-verify" in err
 
 
 def test_bad_requests_are_one_line_and_write_nothing(cohort, capsys, tmp_path):
@@ -320,3 +326,44 @@ def test_bad_requests_are_one_line_and_write_nothing(cohort, capsys, tmp_path):
         assert last.startswith("Error: ")
     assert (tmp_path / "other.json").read_text() == "{}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"base_size": "many"}, "base_size"),
+        ({"base_size": -4}, "base_size"),
+        ({"false_positive_rate": 7}, "false_positive_rate"),
+        ({"false_positive_rate": "x"}, "false_positive_rate"),
+        ({"false_positive_interval": [0.5, 0.1]}, "false_positive_interval"),
+        ({"source": None, "how": ["x"]}, "source is no text; how is no text"),
+        ({"near": {"value": True}}, "finite number"),
+        ({"near": {"value": "0.5"}}, "finite number"),
+        ({"metric": 3}, "metric"),
+        ({"views": 1}, "views"),
+    ],
+)
+def test_a_damaged_calibration_is_refused_before_any_work(tmp_path, wrong, said):
+    path = tmp_path / "mine.json"
+    Calibration("m", Threshold(0.5), Threshold(0.9), "a study", base_size=7).write(path)
+    assert Calibration.read(path).base_size == 7
+    path.write_text(json.dumps({**json.loads(path.read_text()), **wrong}))
+    with pytest.raises(MetricError, match=said):
+        Calibration.read(path)
+
+
+def test_scores_close_to_one_leave_room_over_the_threshold():
+    values = 1 - np.linspace(1e-5, 2e-5, 99)
+    cut = cut_for_rate(values, 0.01)
+    assert values.max() <= cut.value < 1 - 0.9e-5
+    twins = scores(np.append(np.arange(98) / 100, [1.0, 1.0]))
+    assert any("not even a copy" in line for line in calibrate_rate(twins, 0.01, kind="control")[1])
+
+
+def test_no_calibration_is_written_into_the_images(cohort):
+    before = sorted(cohort.holdout.rglob("*"))
+    with pytest.raises(UsageError, match=r"output .* and holdout .* lie one in the other"):
+        control_scores(cohort.synthetic, cohort.holdout, cohort.holdout / "mine.json", options=run_options())
+    with pytest.raises(UsageError, match="lie one in the other"):
+        people_scores(cohort.real, cohort.real / "mine.json", options=run_options())
+    assert sorted(cohort.holdout.rglob("*")) == before

@@ -292,3 +292,41 @@ def test_the_commands_say_and_write_what_was_found(planted, capsys, tmp_path):
     code, out, _ = run("calibrate", "planted", planted / "verified", "--truth", truth, "--recall", ".8", "--out", mine)
     assert code == 0
     assert Calibration.read(mine).stage == "verified"
+
+
+def test_a_truth_that_was_changed_or_is_of_other_images_is_refused(planted, capsys, tmp_path):
+    truth, edited = planted / "set" / "truth.csv", tmp_path / "truth.csv"
+    lines = truth.read_text().splitlines(keepends=True)
+    edited.write_text("".join(lines[:-3]))
+    with pytest.raises(UsageError, match="lacks 3 copies of its own planting"):
+        find_planted(planted / "verified", edited)
+    rows = read_truth(truth)
+    write_truth(edited, [replace(rows[0], source_id="p99/a.png"), *rows[1:]])
+    with pytest.raises(UsageError, match=r"1 images that .* names as sources are no real images .*p99/a\.png"):
+        find_planted(planted / "verified", edited)
+    edited.write_bytes(truth.read_bytes())
+    for option in ("--csv", "--missed"):
+        with pytest.raises(SystemExit) as ended:
+            main(["recall", str(planted / "verified"), "--truth", str(edited), option, str(edited)])
+        assert ended.value.code == 2
+        assert "would be lost" in capsys.readouterr().err
+    assert edited.read_bytes() == truth.read_bytes()
+
+
+def test_without_exact_copies_the_exact_threshold_stays_as_it_was_and_no_lower_than_the_near_one():
+    def findings(exact: dict[str, object]) -> PlantedFindings:
+        found = tuple(
+            Found(Planted(f"planted/{i}.png", "local", "near", f"p{i}", f"p{i}", i), "near", f"p{i}", f"p{i}",
+                  0.8 + i / 1000, 0.8 + i / 1000, 1, 0.8)
+            for i in range(20)
+        )  # fmt: skip
+        summary = {"decided_by": "score", "metric": {"name": "m", "views": "none"}, "control": None,
+                   "thresholds": {"exact": exact}, "histogram": {"edges": []},
+                   "counts": {"real": {"images": 9}}}  # fmt: skip
+        return PlantedFindings(summary, found, 0, 0)
+
+    kept = calibrate_planted(findings({"value": 0.9, "comparison": ">"}), 0.9).calibration
+    assert (kept.exact.value, kept.exact.comparison) == (0.9, ">")
+    raised = calibrate_planted(findings({"value": 0.5, "comparison": ">"}), 0.9).calibration
+    assert raised.exact == raised.near
+    assert "raised" in raised.how

@@ -33,6 +33,9 @@ RESAMPLES = 2000
 _TOLERANCE = 1e-9
 _CURVE_POINTS = 100
 _DECIMALS = 4
+# Of metrics whose scores all lie close to 1, four decimals would leave no room over the threshold.
+_MOST_DECIMALS = 8
+_NEARER = 0.05
 
 Floats = NDArray[np.float64]
 
@@ -93,7 +96,7 @@ def cut_for_rate(values: Floats, rate: float) -> RateCut:
             f"{n:,}: give more of them{best}"
         )
     rank = min(rank, n)
-    return RateCut(rounded_up(float(np.partition(values, n - rank)[n - rank])), rank / (n + 1), rank, n)
+    return RateCut(_short(float(np.partition(values, n - rank)[n - rank])), rank / (n + 1), rank, n)
 
 
 def cut_for_recall(values: Floats, recall: float) -> float:
@@ -120,6 +123,14 @@ def cut_for_recall(values: Floats, recall: float) -> float:
             "plant more of them, or ask for a lower recall"
         )
     return float(values[min(rank, len(values)) - 1])
+
+
+def _short(value: float) -> float:
+    """Return a score of few decimals that is not lower, and hardly nearer to 1, the highest score there is."""
+    decimals = _DECIMALS
+    while value < 1.0 and decimals < _MOST_DECIMALS and rounded_up(value, decimals) - value > _NEARER * (1.0 - value):
+        decimals += 1
+    return rounded_up(value, decimals)
 
 
 def rounded_up(value: float, decimals: int = _DECIMALS) -> float:

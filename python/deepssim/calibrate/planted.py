@@ -70,19 +70,25 @@ def calibrate_planted(findings: PlantedFindings, recall: float, *, domain: str =
     edges = summary["histogram"]["edges"]
     cut = _step_below(wanted, edges) if control else math.floor(wanted * _SCALE) / _SCALE
     rate, interval = _false_positives(summary, cut) if control else (None, None)
-    detail, exact_from, right = _tell_apart([one for one in (*near, *exact) if one.value >= cut], summary)
-    if not by_s1:
-        detail = max(detail, cut)
+    from_exact, exact_from, right = _tell_apart([one for one in (*near, *exact) if one.value >= cut], summary)
+    if not by_s1 and from_exact.cut() < Threshold(cut).cut():
+        from_exact, exact_from = Threshold(cut), "raised to the near one"
     warnings = _warnings(findings, unusable, control is not None, exact)
     near_recall = float((values >= cut).mean())
     how = (
         f"near: a new near copy reaches it with a probability of at least {recall:g} ({near_recall:.3f} of "
         f"{len(values):,} planted ones do), as its best pair; exact: {exact_from}"
     )
+    if control:
+        n_audited = int(summary["counts"]["synthetic"]["images"])
+        how += (
+            f"; false positives: of all {n_audited:,} audited images against the holdout, {len(findings.found):,} "
+            "planted ones among them"
+        )
     calibration = Calibration(
         metric="verified" if by_s1 else str(summary["metric"]["name"]),
         near=Threshold(cut),
-        exact=Threshold(detail),
+        exact=from_exact,
         source=f"deepssim calibrate planted, at a recall of {recall:g} of near copies",
         stage="verified" if by_s1 else "embedding",
         domain=domain,
@@ -98,15 +104,15 @@ def calibrate_planted(findings: PlantedFindings, recall: float, *, domain: str =
     )
 
 
-def _tell_apart(copies: list[Found], summary: dict[str, Any]) -> tuple[float, str, float | None]:
+def _tell_apart(copies: list[Found], summary: dict[str, Any]) -> tuple[Threshold, str, float | None]:
     """Return the exact threshold, where it comes from, and what share of copies it labels right."""
     truth = np.array([EXACT if one.planted.label == "exact" else UNRELATED for one in copies], np.int64)
     details = np.array([one.detail for one in copies], np.float64)
     if not ((truth == EXACT).any() and (truth != EXACT).any()):
-        return float(summary["thresholds"]["exact"]["value"]), "as it was", None
+        return Threshold(**summary["thresholds"]["exact"]), "as it was", None
     cut = round(best_cuts(details, truth)[1], _DECIMALS)
     right = float(((details >= cut) == (truth == EXACT)).mean())
-    return cut, "tells planted exact copies from near ones best", right
+    return Threshold(cut), "tells planted exact copies from near ones best", right
 
 
 def _step_below(value: float, edges: list[float]) -> float:

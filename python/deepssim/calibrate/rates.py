@@ -62,6 +62,11 @@ def calibrate_rate(
             "raised to it: every flagged image will be called an exact copy."
         )
         exact, exact_from = near, "raised to the near one"
+    if near.value >= 1.0:
+        warnings.append(
+            "No image can pass a threshold of 1, not even a copy: unrelated images are as alike as can be (the same "
+            "images in both sets, or a metric that cannot tell them apart)."
+        )
     low, high = rate_interval(scores.values, cut, scores.images, scores.people, seed=seed)
     n_units = len(set(scores.images.tolist()))
     if n_units < len(scores):

@@ -129,7 +129,7 @@ def control_scores(
     Raises:
         DeepSSIMError: With one line that says what to do.
     """
-    check_distinct({"real": real, "synthetic": synthetic, "holdout": holdout})
+    check_distinct({"real": real, "synthetic": synthetic, "holdout": holdout, "output": out})
     if real is not None and base_size is not None:
         raise UsageError("give the real images or the size of the base, not both")
     run = _Run(options or RunOptions(), progress or Silent())
@@ -170,7 +170,7 @@ def people_scores(
     Raises:
         DeepSSIMError: With one line that says what to do.
     """
-    check_distinct({"real": real})
+    check_distinct({"real": real, "output": out})
     run = _Run(options or RunOptions(), progress or Silent())
     with _working(Path(out), "real", str(real)) as work:
         run.choose([Path(real)])

@@ -58,7 +58,9 @@ def command(
     for path in (csv_path, missed_path):
         if path is not None and (path.suffix != ".csv" or not path.absolute().parent.is_dir()):
             raise UsageError(f"{path} cannot be written: name a FILE.csv in a folder that is there")
-    if csv_path is not None and csv_path == missed_path:
+        if path is not None and path.resolve() == truth.resolve():
+            raise UsageError(f"{path} is the truth, and would be lost: name another file")
+    if csv_path is not None and missed_path is not None and csv_path.resolve() == missed_path.resolve():
         raise UsageError(f"--csv and --missed name one file, {csv_path}: name two")
     recall = measure_recall(find_planted(result, truth), seed=seed)
     _write(recall, csv_path, missed_path)

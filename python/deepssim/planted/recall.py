@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,12 +18,15 @@ from deepssim.disk import read_json
 from deepssim.errors import StoreError, UsageError
 from deepssim.images.text import some
 from deepssim.planted.truth import Planted, read_truth
-from deepssim.run_record import is_run
+from deepssim.run_record import FORMAT, NAME, VERSION, is_run
 from deepssim.statistics import LEVEL, Rate, patient_rate
+from deepssim.store import Store
 
 __all__ = ["Found", "KindRecall", "PlantedFindings", "Recall", "find_planted", "measure_recall"]
 
 _SHOWN = 5
+# As deepssim.planted.copies names the copies of one planting.
+_PLANTED_NAME = re.compile(r"planted/[0-9a-f]{6}-(?=\d+\.png$)")
 _COLUMNS = ("synthetic_id", "rank", "real_id", "real_group", "score", "label", "s1", "s2")
 
 
@@ -193,11 +197,45 @@ def find_planted(result: Path, truth: Path) -> PlantedFindings:
             f"{len(missing):,} of {len(planted):,} planted copies are not among the images of {result} "
             f"({some(missing, _SHOWN)}): audit the folder images/ that deepssim plant wrote, as a whole"
         )
+    _check_sources(result, truth, planted)
     others = matches.filter(pc.and_(pc.invert(is_planted), pc.equal(matches["rank"], 1)))
+    _check_whole(truth, planted, others["synthetic_id"].to_pylist())
     n_flagged = int(pc.sum(pc.not_equal(others["label"], "unrelated")).as_py() or 0)
     by_s1 = summary.get("decided_by") == "s1"
     found = tuple(_found(one, rows.get(one.id, []), by_s1=by_s1) for one in planted)
     return PlantedFindings(summary, found, others.num_rows, n_flagged)
+
+
+def _check_whole(truth: Path, planted: Sequence[Planted], others: list[str]) -> None:
+    """Refuse a truth that lacks copies of its planting: they would count as images of the generator."""
+    beginnings = {match[0] for one in planted if (match := _PLANTED_NAME.match(one.id))}
+    left_out = [name for name in others if (match := _PLANTED_NAME.match(name)) and match[0] in beginnings]
+    if left_out:
+        raise UsageError(
+            f"{truth} lacks {len(left_out):,} copies of its own planting ({some(left_out, _SHOWN)}): take truth.csv as "
+            "deepssim plant wrote it"
+        )
+
+
+def _check_sources(result: Path, truth: Path, planted: Sequence[Planted]) -> None:
+    """Refuse sources that the audited real set does not have: none of their copies could be found."""
+    run = read_json(result / NAME, file_format=FORMAT, version=VERSION)
+    try:
+        places = [result / "real.store", Path(run["inputs"]["real"]["source"])]
+    except (KeyError, TypeError):
+        return
+    store = next((place for place in places if Store.is_store(place)), None)
+    if store is None:  # a set that has moved since
+        return
+    opened = Store(store)
+    known = {*opened.records(["id"])["id"].to_pylist(), *opened.skipped()["id"].to_pylist()}
+    unknown = list(dict.fromkeys(one.source_id for one in planted if one.source_id not in known))
+    if unknown:
+        raise UsageError(
+            f"{len(unknown):,} images that {truth} names as sources are no real images of {result} "
+            f"({some(unknown, _SHOWN)}): audit against the same real images that copies were planted from, read the "
+            "same way (--slices, --axis), and leave truth.csv as it was written"
+        )
 
 
 def _found(planted: Planted, rows: list[dict[str, Any]], *, by_s1: bool) -> Found:
