@@ -145,6 +145,35 @@ def test_the_drawn_line_keeps_the_area_and_marks_what_the_legend_says():
         assert f"AUC {curve.area:.3f}" in line.get_label()
 
 
+def test_words_of_thresholds_that_are_close_do_not_cover_each_other():
+    scores = np.concatenate([np.linspace(0.9, 0.999, 30), np.linspace(0.2, 0.8, 30)])
+    near, exact = Threshold(0.9948), Threshold(0.9952)
+    labels = np.repeat([1, 0], 30)
+    for one in (
+        ScoredPairs("m", scores, labels, near, exact, is_distance=True),
+        ScoredPairs("m", scores, labels, near, exact),
+    ):
+        figure = draw_histogram([one])
+        figure.draw_without_rendering()
+        boxes = [
+            text.get_window_extent() for text in figure.axes[0].texts if text.get_text().strip()[:4] in ("near", "exac")
+        ]
+        assert len(boxes) == 2
+        assert not boxes[0].overlaps(boxes[1])
+
+
+def test_an_area_of_one_is_one_and_less_is_less():
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([rng.random(270), 1 + rng.random(45)])
+    whole = ScoredPairs("m", scores, np.repeat([0, 1], [270, 45]))
+    label = draw_roc([whole]).axes[0].get_legend().get_texts()[0].get_text()
+    assert "AUC 1.000;" in label
+    scores = np.concatenate([np.linspace(0, 1, 2000), [2] * 2000])
+    scores[-1] = 0.9999
+    nearly = ScoredPairs("m", scores, np.repeat([0, 1], 2000))
+    assert "AUC 0.99999" in draw_roc([nearly]).axes[0].get_legend().get_texts()[0].get_text()
+
+
 def test_rates_that_so_few_negatives_cannot_show_are_not_marked():
     few = ScoredPairs("m", np.linspace(0, 1, 40), np.repeat([0, 1], [30, 10]))
     assert roc_figures([few])[0]["copies"]["found_at"] == {"0.05": 1.0}

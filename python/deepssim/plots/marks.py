@@ -14,6 +14,8 @@ from deepssim.plots.style import INK, MUTED, plain
 __all__ = ["draw_thresholds", "fit_name", "grid_of", "note", "panels", "percent", "short", "widen"]
 
 _WORD_SIZE = 8.5  # of the words over the panels, in points
+_LINE = 11.0  # from one line of these words to the next, in points
+_WORDS_SHARE = 0.3  # of an axis that such words may take
 _LETTERS_PER_INCH = 12  # of 10 points
 
 
@@ -47,6 +49,8 @@ def percent(share: float) -> str:
 def draw_thresholds(axes: Any, marks: Sequence[tuple[str, float, str]]) -> None:
     """Draw dashed vertical lines, their words above the axes: the lower one's to its left, the others' to the right.
 
+    Where there is no room to the left, words that would meet stand on lines of their own.
+
     Args:
         axes: Where.
         marks: (word, value, comparison) of each.
@@ -54,6 +58,7 @@ def draw_thresholds(axes: Any, marks: Sequence[tuple[str, float, str]]) -> None:
     signs = {">": ">", ">=": "\u2265", "<": "<", "<=": "\u2264"}
     ordered = sorted(marks, key=lambda mark: mark[1])
     low, high = axes.get_xlim()
+    line, taken = 0, -math.inf
     for place, (word, value, comparison) in enumerate(ordered):
         axes.axvline(value, color=INK, linestyle=(0, (4, 3)), linewidth=1, zorder=4)
         share = (value - low) / (high - low)
@@ -62,9 +67,12 @@ def draw_thresholds(axes: Any, marks: Sequence[tuple[str, float, str]]) -> None:
         if not is_left and share > 0.8 and len(ordered) == 1:
             side = "right"
         text = f"{word} {signs[comparison]} {short(value)}"
+        line = line + 1 if side == "left" and share < taken else 0
+        if side == "left":
+            taken = share + _WORDS_SHARE
         axes.annotate(
             f"{text} " if side == "right" else f" {text}", (value, 1), xycoords=("data", "axes fraction"),
-            xytext=(0, 2), textcoords="offset points", ha=side, va="bottom", fontsize=_WORD_SIZE, color=INK,
+            xytext=(0, 2 + _LINE * line), textcoords="offset points", ha=side, va="bottom", fontsize=_WORD_SIZE, color=INK,
         )  # fmt: skip
 
 

@@ -164,9 +164,9 @@ def _draw_roc(
 
 def _area(area: float) -> str:
     """Return an area with as many digits as tell it from 1."""
-    return next(
-        (f"{area:.{digits}f}" for digits in (3, 4, 5) if area >= 1 or f"{area:.{digits}f}"[0] != "1"), "1.00000"
-    )
+    if area >= 1 - 1e-12:  # a sum of steps may round
+        return "1.000"
+    return next((f"{area:.{digits}f}" for digits in (3, 4, 5) if f"{area:.{digits}f}"[0] != "1"), "0.99999")
 
 
 def _corners(curve: Roc) -> tuple[Floats, Floats]:
