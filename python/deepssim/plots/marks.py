@@ -72,7 +72,8 @@ def draw_thresholds(axes: Any, marks: Sequence[tuple[str, float, str]]) -> None:
             taken = share + _WORDS_SHARE
         axes.annotate(
             f"{text} " if side == "right" else f" {text}", (value, 1), xycoords=("data", "axes fraction"),
-            xytext=(0, 2 + _LINE * line), textcoords="offset points", ha=side, va="bottom", fontsize=_WORD_SIZE, color=INK,
+            xytext=(0, 2 + _LINE * line), textcoords="offset points", ha=side, va="bottom", fontsize=_WORD_SIZE,
+            color=INK,
         )  # fmt: skip
 
 
