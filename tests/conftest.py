@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +24,26 @@ def deepssim() -> Callable[..., subprocess.CompletedProcess[str]]:
         command = [sys.executable, "-c", "from deepssim.cli import main; main()", *map(str, arguments)]
         env = {**os.environ, **environment}
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=env)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def deepssim_here() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return what runs the command line in this process: the same exit codes and words, without a start each time."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        from deepssim.cli import main
+
+        given, out, err = [str(part) for part in arguments], io.StringIO(), io.StringIO()
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            warnings.catch_warnings(),
+            pytest.raises(SystemExit) as end,
+        ):
+            main(given)
+        return subprocess.CompletedProcess(given, int(end.value.code or 0), out.getvalue(), err.getvalue())
 
     return run
 

@@ -31,6 +31,11 @@ CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711])
 
 
+@pytest.fixture(scope="session")
+def deepssim(deepssim_here):
+    return deepssim_here
+
+
 def weights(channels: int) -> np.ndarray:
     return np.random.default_rng(channels).normal(size=(DIM, channels, 5, 5)).astype(np.float32)
 

@@ -61,8 +61,8 @@ def test_metrics_are_found_in_files_and_folders_and_the_rest_is_named(tmp_path):
         find_metrics([tmp_path / "one.onnx", tmp_path / "two"])
 
 
-def test_the_command_lists_them(deepssim, tmp_path):
-    done = deepssim("metrics", "--json")
+def test_the_command_lists_them(deepssim_here, tmp_path):
+    done = deepssim_here("metrics", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert {one["name"] for one in told["metrics"]} == set(installed_metrics())
@@ -71,7 +71,7 @@ def test_the_command_lists_them(deepssim, tmp_path):
     assert chen["command"].startswith("deepssim export --sscd")
     made = bundle_pixels(tmp_path / "mine.onnx", (9, 7))
     write_thresholds(made.path, given_thresholds("mine", 1.0, 0.5, "l2", "told"), made.name)
-    done = deepssim("metrics", made.path)
+    done = deepssim_here("metrics", made.path)
     assert done.returncode == 0, done.stderr
     assert "9 x 7, area; byte grey" in done.stdout
     assert "near <= 1 (score >= 0.5), exact <= 0.5 (score >= 0.875)" in done.stdout

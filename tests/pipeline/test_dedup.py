@@ -24,6 +24,11 @@ from deepssim.images import list_images
 from deepssim.store_build import write_store
 
 
+@pytest.fixture(scope="session")
+def deepssim(deepssim_here):
+    return deepssim_here
+
+
 def unit(rows):
     rows = np.asarray(rows, np.float64)
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)

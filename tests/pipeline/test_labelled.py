@@ -32,6 +32,11 @@ from deepssim.reference import read_index
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
+@pytest.fixture(scope="session")
+def deepssim(deepssim_here):
+    return deepssim_here
+
+
 def save(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Picture.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(path)

@@ -15,6 +15,11 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "scripts" / "plot_reports.py"
 
 
+@pytest.fixture(scope="session")
+def deepssim(deepssim_here):
+    return deepssim_here
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a matrix, its indices and labelled pairs, as the reference implementation writes them."""
