@@ -24,8 +24,8 @@ LIMITS = (
     "Similarity alone does not prove anonymity: that no copy was found does not show that no patient can be "
     "recognised or that membership in the training set cannot be inferred.",
     "A flag is a likeness, not a proof of copying: two patients, or two images of one patient, can look alike.",
-    "The thresholds were chosen on other images: on yours they may flag more or less. A holdout of comparable "
-    "images that the generator never saw is the way to find out.",
+    "The thresholds are for images like those that they were chosen on: on others they may flag more or less. A "
+    "holdout of comparable images that the generator never saw is the way to find out.",
     "Only the images given were examined: another draw of the generator may copy other patients.",
 )
 SCORE_LIMIT = "Copies that the metric does not see are not counted. What it tolerates is named with the metric."

@@ -367,3 +367,22 @@ def test_no_calibration_is_written_into_the_images(cohort):
     with pytest.raises(UsageError, match="lie one in the other"):
         people_scores(cohort.real, cohort.real / "mine.json", options=run_options())
     assert sorted(cohort.holdout.rglob("*")) == before
+
+
+def test_scores_of_an_l2_metric_are_told_as_distances_and_a_curve_is_shown(cohort, capsys, tmp_path):
+    def deepssim(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        assert not ended.value.code, said.err
+        return said.out
+
+    out = tmp_path / "mine.json"
+    printed = deepssim("calibrate", "control", cohort.synthetic, cohort.holdout, "--metric", "ums_l2", "--no-verify",
+                       "--fpr", ".2", "--out", out, "-q")  # fmt: skip
+    near = Calibration.read(out).near.value
+    assert f"near:  score > {near:.6g} (distance < {np.sqrt(2 - 2 * near):.4g})" in printed
+    shown, whole = deepssim("info", out), json.loads(deepssim("info", out, "--json"))
+    assert "curve:" in shown
+    assert "unrelated 100 %" in shown
+    assert whole["curve"] == json.loads(out.read_text())["curve"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html as html_module
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -220,3 +222,32 @@ def test_pairs_under_the_threshold_are_not_passed_off_as_worst(audit: Path):
     html = write_report(audit).read_text(encoding="utf-8")
     assert "29 pairs over the threshold (9 exact, 20 near). 1 of those with the highest scores" in html
     assert "1 more pair under the threshold, for comparison." in html
+
+
+def words_of(page: Path) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", html_module.unescape(page.read_text(encoding="utf-8"))).split())
+
+
+def test_the_rate_of_the_calibration_is_told_with_its_interval(audit: Path):
+    def told(value: dict[str, Any]) -> None:
+        value["thresholds"].update(false_positive_rate=0.01, false_positive_interval=[0.002, 0.034], base_size=90)
+
+    edit(audit / "summary.json", told)
+    said = words_of(write_report(audit))
+    assert "gives false alarms of 1.0 % (95 % interval 0.2 to 3.4 %), against a base" in said
+    assert "this base has 400, and a larger base gives more" in said
+    assert "measured when the thresholds were chosen" in said
+
+
+def test_one_threshold_for_both_is_said_and_never_explained_as_near(audit: Path):
+    edit(audit / "summary.json", lambda v: v["thresholds"].update(near=v["thresholds"]["exact"]))
+    said = words_of(write_report(audit))
+    assert "never: one threshold for both" in said
+    assert "does not tell exact copies from near ones" in said
+    assert "Near duplicate" not in said
+
+
+def test_thresholds_of_an_l2_metric_are_told_as_distances_too(audit: Path):
+    edit(audit / "summary.json", lambda v: v["metric"].update(similarity="l2"))
+    said = words_of(write_report(audit))
+    assert "≥ 0.99 (distance ≤ 0.1414)" in said  # sqrt(2 - 2 * .99)

@@ -255,3 +255,11 @@ def echo_json(value: Any) -> None:
     import json
 
     click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def threshold_text(comparison: str, value: float, *, is_distance: bool) -> str:
+    """Return a threshold in words; where scores are shown as distances, with its distance."""
+    from deepssim.metric import l2_distance
+
+    shown = f"{comparison} {value:.6g}"
+    return f"{shown} (distance {comparison.replace('>', '<')} {l2_distance(value):.4g})" if is_distance else shown

@@ -111,7 +111,7 @@ def control(
         synthetic, holdout, out, real=real, base_size=base_size, options=options, progress=make_progress(quiet)
     )
     found, warnings = calibrate_rate(scores, fpr, kind="control", domain=domain, seed=options.match.seed)
-    _finish(found, out, warnings, {"images": len(scores)}, as_json=as_json)
+    _finish(found, out, warnings, {"images": len(scores)}, scores.similarity, as_json=as_json)
 
 
 @command.command("real")
@@ -139,7 +139,7 @@ def real_against_real(real: Path, out: Path, domain: str, fpr: float, as_json: b
     options = _run_options(**asked)
     scores = people_scores(real, out, options=options, progress=make_progress(quiet))
     found, warnings = calibrate_rate(scores, fpr, kind="real", domain=domain, seed=options.match.seed)
-    _finish(found, out, warnings, {"images": len(scores)}, as_json=as_json)
+    _finish(found, out, warnings, {"images": len(scores)}, scores.similarity, as_json=as_json)
 
 
 @command.command("planted")
@@ -164,9 +164,11 @@ def planted(result: Path, truth: Path, recall: float, out: Path, domain: str, as
     from deepssim.planted.recall import find_planted
 
     _check_out(out)
-    found = calibrate_planted(find_planted(result, truth), recall, domain=domain)
+    findings = find_planted(result, truth)
+    found = calibrate_planted(findings, recall, domain=domain)
     facts = {"near_recall": found.near_recall, "exact_recall": found.exact_recall, "told_apart": found.told_apart}
-    _finish(found.calibration, out, found.warnings, facts, as_json=as_json)
+    similarity = str(findings.summary["metric"].get("similarity", ""))
+    _finish(found.calibration, out, found.warnings, facts, similarity, as_json=as_json)
 
 
 @command.command("labels")
@@ -208,7 +210,7 @@ def labels(
         "macro_f1_left_out": found.left_out_f1,
         "macro_f1_left_out_interval": list(found.left_out_interval),
     }
-    _finish(found.calibration, out, (), facts, as_json=as_json)
+    _finish(found.calibration, out, (), facts, scores[0].similarity, as_json=as_json)
 
 
 def _run_options(
@@ -263,8 +265,15 @@ def _check_out(out: Path) -> None:
 
 
 def _finish(
-    calibration: Calibration, out: Path, warnings: Sequence[str], facts: dict[str, Any], *, as_json: bool
+    calibration: Calibration,
+    out: Path,
+    warnings: Sequence[str],
+    facts: dict[str, Any],
+    similarity: str,
+    *,
+    as_json: bool,
 ) -> None:
+    from deepssim.cli._options import threshold_text
     from deepssim.disk import replacing
 
     with replacing(out) as temporary:
@@ -275,8 +284,13 @@ def _finish(
         echo_json({"out": str(out), **facts, "calibration": {"metric": calibration.metric, **calibration.as_dict()}})
         return
     of = ("S1", "S2") if calibration.stage == "verified" else ("score", "score")
-    click.echo(f"near:  {of[0]} {calibration.near.comparison} {calibration.near.value:g}")
-    click.echo(f"exact: {of[1]} {calibration.exact.comparison} {calibration.exact.value:g}")
+    is_distance = calibration.stage == "embedding" and similarity == "l2"
+    near, exact = (
+        threshold_text(one.comparison, one.value, is_distance=is_distance)
+        for one in (calibration.near, calibration.exact)
+    )
+    click.echo(f"near:  {of[0]} {near}")
+    click.echo(f"exact: {of[1]} {exact}")
     if calibration.false_positive_rate is not None:
         bounds = calibration.false_positive_interval
         shown = f" (95 % interval {100 * bounds[0]:.2f} to {100 * bounds[1]:.2f} %)" if bounds else ""

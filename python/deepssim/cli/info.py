@@ -11,6 +11,8 @@ import click
 from deepssim.cli._options import echo_json
 from deepssim.errors import UsageError
 
+_CUTS_SHOWN = 12
+
 
 def _describe_store(path: Path) -> dict[str, Any]:
     from deepssim.store import Store
@@ -34,6 +36,8 @@ def _describe_store(path: Path) -> dict[str, Any]:
 
 
 def _describe_json(path: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
     from deepssim.calibration import FORMAT, Calibration
 
     try:
@@ -43,13 +47,29 @@ def _describe_json(path: Path) -> dict[str, Any]:
     kind = value.get("format") if isinstance(value, dict) else None
     if kind == FORMAT:
         calibration = Calibration.read(path)
-        return {"kind": "calibration", "path": str(path), "metric": calibration.metric, **calibration.as_dict()}
+        curve = {} if calibration.curve is None else {"curve": asdict(calibration.curve)}
+        return {
+            "kind": "calibration",
+            "path": str(path),
+            "metric": calibration.metric,
+            **calibration.as_dict(),
+            **curve,
+        }
     if kind == "deepssim-summary":
         keys = ("verdict", "synthetic_flagged", "real_copied", "patients_copied", "control", "thresholds")
         return {"kind": "audit", "path": str(path), **{key: value.get(key) for key in keys}}
     if kind == "deepssim-run":
         return {"kind": "run", "path": str(path), **value}
     raise UsageError(f"{path} is no file of deepssim")
+
+
+def _some_cuts(curve: dict[str, Any]) -> dict[str, Any]:
+    """Return some of a curve's cuts, each with the shares that reach it; the file and --json have all."""
+    cuts, known = curve["cuts"], [(name, curve[name]) for name in ("unrelated", "copies") if curve[name]]
+    return {
+        f"{cuts[at]:.6g}": ", ".join(f"{name} {100 * shares[at]:.4g} %" for name, shares in known)
+        for at in range(0, len(cuts), max(1, len(cuts) // _CUTS_SHOWN))
+    }
 
 
 def _describe(target: Path) -> dict[str, Any]:
@@ -87,7 +107,8 @@ def _lines(value: dict[str, Any], indent: str = "") -> list[str]:
         if isinstance(item, dict):
             lines += [f"{indent}{key}:", *_lines(item, indent + "  ")]
         else:
-            lines.append(f"{indent}{key}: {item}")
+            shown = list(item) if isinstance(item, tuple) else item
+            lines.append(f"{indent}{key}: {shown}".rstrip())
     return lines
 
 
@@ -107,5 +128,7 @@ def command(target: Path, as_json: bool) -> None:
     if as_json:
         echo_json(described)
         return
+    if "curve" in described:
+        described["curve"] = _some_cuts(described["curve"])
     for line in _lines(described):
         click.echo(one_line(line, 1000) if line.strip() == line else "  " + one_line(line.strip(), 1000))

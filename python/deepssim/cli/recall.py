@@ -62,12 +62,13 @@ def command(
             raise UsageError(f"{path} is the truth, and would be lost: name another file")
     if csv_path is not None and missed_path is not None and csv_path.resolve() == missed_path.resolve():
         raise UsageError(f"--csv and --missed name one file, {csv_path}: name two")
-    recall = measure_recall(find_planted(result, truth), seed=seed)
+    findings = find_planted(result, truth)
+    recall = measure_recall(findings, seed=seed)
     _write(recall, csv_path, missed_path)
     if as_json:
         echo_json({"result": str(result), "truth": str(truth), **recall.as_dict()})
         return
-    _show(recall)
+    _show(recall, is_distance=not findings.is_verified and findings.summary["metric"].get("similarity") == "l2")
 
 
 def _write(recall: Recall, csv_path: Path | None, missed_path: Path | None) -> None:
@@ -95,7 +96,8 @@ def _missed(one: Found) -> list[object]:
             "" if one.source_value is None else one.source_value]  # fmt: skip
 
 
-def _show(recall: Recall) -> None:
+def _show(recall: Recall, *, is_distance: bool) -> None:
+    from deepssim.cli._options import threshold_text
     from deepssim.images.text import one_line
 
     head = f"{'copies':>24} {'number':>7} {'people':>7}"
@@ -105,8 +107,15 @@ def _show(recall: Recall) -> None:
         cells = "".join(f" {_percent(getattr(one, r), is_main=r in MAIN):>{_width(r)}}" for r in RATES)
         click.echo(f"{one_line(name, 24):>24} {one.total:>7,} {one.people:>7,}{cells}")
     thresholds = recall.thresholds
-    near, exact = (f"{thresholds[name]['comparison']} {thresholds[name]['value']:g}" for name in ("near", "exact"))
+    near, exact = (
+        threshold_text(thresholds[name]["comparison"], thresholds[name]["value"], is_distance=is_distance)
+        for name in ("near", "exact")
+    )
     click.echo(f"\nThresholds: near {near}, exact {exact} ({one_line(str(thresholds['source']), 200)})")
+    if thresholds.get("stage") == "embedding" and thresholds["near"] == thresholds["exact"]:
+        click.echo(
+            "One threshold for both: every copy that is found is called exact, so no near one has the right label"
+        )
     if recall.n_others:
         click.echo(f"Others: {recall.n_others_flagged:,} of {recall.n_others:,} images that were not planted flagged")
     if recall.n_unusable:

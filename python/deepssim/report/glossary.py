@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deepssim.report import text
 from deepssim.report.data import Summary
-from deepssim.report.view import condition
+from deepssim.report.view import condition, is_one_threshold
 
 _COMMON = (
     ("Reproduced", "A real image, or a patient, with at least one pair over the threshold."),
@@ -25,8 +25,23 @@ def glossary(summary: Summary) -> tuple[tuple[str, str], ...]:
     """Return the words of the page with what they mean in this audit."""
     near, exact = condition(summary, "near"), condition(summary, "exact")
     if not summary.is_verified:
+        score = (
+            "Score",
+            "How alike two images are to the metric; a higher score is closer. A score is no probability.",
+        )
+        if is_one_threshold(summary):
+            return (
+                score,
+                (
+                    "Exact duplicate",
+                    f"A score {exact}. The metric has one threshold and does not tell exact copies from near ones: "
+                    "both are called exact, and none near.",
+                ),
+                ("Flagged", "A synthetic image whose nearest real image is a duplicate by its score."),
+                *_COMMON,
+            )
         return (
-            ("Score", "How alike two images are to the metric; a higher score is closer. A score is no probability."),
+            score,
             (
                 "Near duplicate",
                 f"Recognisably the same anatomy with local deviations: a score {near}, and not yet exact.",

@@ -9,10 +9,11 @@ from deepssim.report import text
 from deepssim.report.data import SETS, Run, Summary
 from deepssim.report.pseudonyms import WITHHELD, Names
 from deepssim.report.tables import Row, Skips
-from deepssim.report.view import Cell, Column, TableView, condition
+from deepssim.report.view import Cell, Column, TableView, condition, false_alarms, is_one_threshold
 
 TOP = 20
 TOP_SKIPPED = 100
+_ONE = "never: one threshold for both"
 
 UNCOUNTED = frozenset(SKIP_CODES) - COUNTED_CODES
 
@@ -181,15 +182,15 @@ def provenance(summary: Summary, run: Run, names: Names) -> tuple[Facts, ...]:
             ("hash", metric.digest, True),
         ]),
         _facts("Thresholds", [
-            ("near", condition(summary, "near"), False),
+            ("near", _ONE if is_one_threshold(summary) else condition(summary, "near"), False),
             ("exact", condition(summary, "exact"), False),
             ("source", names.free(limits.source), False),
             ("applied to", _applied_to(summary), False),
             ("candidates", _candidates(summary), False),
-            ("found on", limits.domain and names.free(limits.domain), False),
+            ("found on", names.free(limits.domain) if limits.domain else None, False),
             ("base size", None if limits.base_size is None else text.plural(limits.base_size, "image"), False),
-            ("false alarms", _false_alarms(summary), False),
-            ("how", limits.how and text.prose(names.free(limits.how)), False),
+            ("false alarms", false_alarms(summary), False),
+            ("how", text.prose(names.free(limits.how)) if limits.how else None, False),
         ]),
     ]  # fmt: skip
     blocks += [_input(name, summary, run, names) for name in SETS if name in run.inputs]
@@ -205,15 +206,6 @@ def provenance(summary: Summary, run: Run, names: Names) -> tuple[Facts, ...]:
     )  # fmt: skip
     blocks += [_loose(title, items, names, is_free=is_free) for title, items, is_free in loose if items]
     return tuple(blocks)
-
-
-def _false_alarms(summary: Summary) -> str | None:
-    rate, bounds = summary.thresholds.false_positive_rate, summary.thresholds.false_positive_interval
-    if rate is None:
-        return None
-    digits = text.percent_digits([rate, *(bounds or ())])
-    shown = text.percent(rate, digits)
-    return shown if bounds is None else f"{shown} (95 % interval {text.interval(bounds, digits)})"
 
 
 def _candidates(summary: Summary) -> str | None:

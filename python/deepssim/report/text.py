@@ -42,6 +42,10 @@ def _is_hidden(char: str, marks: int, *, is_first: bool) -> bool:
 
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:
     """Split `text` into (piece, is_code_point); runs of one hidden character become ``U+202E x 3``."""
+    if text.isascii() and text.isprintable():  # nearly all, and a picture is a million characters
+        if text:
+            yield text, False
+        return
     plain: list[str] = []
     marks = 0
     for char, run in groupby(text):

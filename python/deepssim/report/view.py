@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -113,10 +114,20 @@ def comparison_text(threshold: Threshold) -> str:
 def condition(summary: Summary, label: str) -> str:
     """Return what makes a pair near or exact: a bound of the score, of S1, or of S2 where it is near."""
     thresholds = summary.thresholds
-    shown = comparison_text(thresholds.exact if label == "exact" else thresholds.near)
+    one = thresholds.exact if label == "exact" else thresholds.near
+    shown = comparison_text(one)
     if not summary.is_verified:
-        return shown
+        if summary.metric.similarity != "l2":
+            return shown
+        # Of rows of norm 1: the score is their inner product s, the distance sqrt(2 - 2 s).
+        distance = math.sqrt(max(0.0, 2.0 - 2.0 * one.value))
+        return f"{shown} (distance {'≤' if one.comparison == '>=' else '<'} {distance:.4g})"
     return f"near, and S2 {shown}" if label == "exact" else f"S1 {shown}"
+
+
+def is_one_threshold(summary: Summary) -> bool:
+    """Say whether scores decide by one threshold for both, so that no pair is ever near."""
+    return not summary.is_verified and summary.thresholds.near == summary.thresholds.exact
 
 
 def subtitle(summary: Summary, names: Names) -> str:
@@ -176,8 +187,7 @@ def calibration_note(summary: Summary, names: Names) -> str | None:
     if thresholds.false_positive_rate is None:
         # An audit of before says nothing here, and its report stays as it was.
         return _UNKNOWN_RATE if summary.is_verified else None
-    rate = thresholds.false_positive_rate
-    note = f"The calibration of the thresholds gives {text.percent(rate, text.percent_digits([rate]))} false alarms"
+    note = f"The calibration of the thresholds gives false alarms of {false_alarms(summary)}"
     if thresholds.domain:
         note += f" on {names.free(thresholds.domain)}"
     n_real = summary.counts["real"].images
@@ -185,7 +195,17 @@ def calibration_note(summary: Summary, names: Names) -> str | None:
         note += f", against a base of {text.plural(thresholds.base_size, 'image')}"
         if thresholds.base_size < n_real:
             note += f"; this base has {text.count(n_real)}, and a larger base gives more"
-    return note + ". It was not measured on the images of this audit."
+    return note + ". It was measured when the thresholds were chosen, not in this audit."
+
+
+def false_alarms(summary: Summary) -> str | None:
+    """Return the false-positive rate of the calibration with its interval, where they are known."""
+    rate, bounds = summary.thresholds.false_positive_rate, summary.thresholds.false_positive_interval
+    if rate is None:
+        return None
+    digits = text.percent_digits([rate, *(bounds or ())])
+    shown = text.percent(rate, digits)
+    return shown if bounds is None else f"{shown} (95\u202f% interval {text.interval(bounds, digits)})"
 
 
 def control_view(summary: Summary, names: Names) -> ControlView:
