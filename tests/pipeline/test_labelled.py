@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -245,6 +246,20 @@ def test_images_that_cannot_be_used_are_all_named(layout, tmp_path):
         ImagePairs(absent, tmp_path)
     with pytest.raises(UsageError, match=r"unknown metric 'a', 'verified\.b'"):
         ImagePairs(read_labelled(layout / "pairs.csv"), layout).check(["a", "ssim", "verified.b"])
+
+
+def test_slices_of_volumes_are_named_and_how_is_said(tmp_path):
+    rng = np.random.default_rng(0)
+    volume = rng.integers(0, 255, (12, 14, 5)).astype(np.uint8)
+    for name in ("a", "b"):
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    whole = read_labelled(listed(tmp_path, "real_key,synth_key,label\na.nii.gz,b.nii.gz,1\n"))
+    with pytest.raises(UsageError, match="written PATH#axial40"):
+        scores_from_images(whole, tmp_path, "ncc")
+    text = "real_key,synth_key,label\na.nii.gz#axial2,b.nii.gz#axial2,1\na.nii.gz#axial2,b.nii.gz#axial3,0\n"
+    found = scores_from_images(read_labelled(listed(tmp_path, text)), tmp_path, "ncc").scores
+    assert found[0] == pytest.approx(1)
+    assert found[1] == pytest.approx(np.corrcoef(volume[..., 2].ravel(), volume[..., 3].ravel())[0, 1], abs=1e-6)
 
 
 def test_sizes_that_differ_need_a_resize(layout, tmp_path):

@@ -39,6 +39,7 @@ _BLOCK_PAIRS = 512
 _BLOCK_IMAGES = 256
 _MEMORY_BYTES = 2**28
 _SHOWN = 10
+_SLICES = "; a slice of a volume is written PATH#axial40 (or #coronal, #sagittal)"
 
 Pixels = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -208,7 +209,7 @@ class ImagePairs:
         more = f" and {len(reasons) - _SHOWN:,} more" if len(reasons) > _SHOWN else ""
         raise UsageError(
             f"{len(reasons):,} images of {self.folder} cannot be used: {shown}{more}; put them right, or take their "
-            "pairs out of the list"
+            f"pairs out of the list{_SLICES if any('names no slice' in text for text in reasons) else ''}"
         )
 
     def _in_place(self, kind: InPlaceKind) -> NDArray[np.float64]:
