@@ -270,6 +270,17 @@ def test_the_bundle_does_not_take_the_encoders_place(tmp_path):
     assert path.read_bytes() == held
 
 
+def test_a_name_cannot_steer_a_terminal(deepssim, tmp_path):
+    Image.fromarray(np.arange(480, dtype=np.uint16).astype(np.uint8).reshape(*SIZE)).save(tmp_path / "a.png")
+    path = tmp_path / "mine.onnx"
+    made = deepssim("bundle", encoder_file(tmp_path / "theirs.onnx"), "--out", path, "--name", "a\n\x1b[31m\u202e")
+    found = deepssim("dedup", tmp_path, "--metric", path, "--out", tmp_path.with_name("dedup"))
+    for done in (made, found, deepssim("metrics", path), deepssim("info", path)):
+        assert done.returncode == 0, done.stderr
+        assert r"a\n\x1b[31m\u202e" in done.stdout
+        assert not {"\x1b", "\u202e"} & set(done.stdout + done.stderr)
+
+
 def test_names_of_the_encoder_may_be_ours_and_its_own_notes_stay_out(tmp_path):
     def change(model: onnx.ModelProto) -> None:
         model.metadata_props.add(key="author", value="/home/somebody")

@@ -128,11 +128,12 @@ def _refuse_encoders(given: dict[str, Any], normalisation: Normalisation | None)
 
 def _tell(made: Bundled, thresholds: Path | None, as_json: bool) -> None:
     from deepssim.calibration import SUFFIX
+    from deepssim.images.text import one_line
 
     if as_json:
         echo_json({**asdict(made), "path": str(made.path), "thresholds": str(thresholds) if thresholds else None})
         return
-    click.echo(f"{made.path}: metric {made.name}, {made.dim:,} elements, {made.n_bytes / 2**20:.1f} MiB")
+    click.echo(f"{made.path}: metric {one_line(made.name)}, {made.dim:,} elements, {made.n_bytes / 2**20:.1f} MiB")
     click.echo(f"drawn slices of eight heads: median score of two {made.median_score:.3f}")
     if made.median_score > _ALIKE:
         click.echo("it hardly tells them apart: is the intensity the one that the encoder was trained with?")

@@ -156,10 +156,13 @@ def _cosine(threshold: float | None, epsilon: float | None, similarity: str) -> 
 
 
 def _describe(summary: dict[str, Any], out: Path) -> None:
+    from deepssim.images.text import one_line
+
     is_l2 = summary["distance"] is not None
+    name = one_line(summary["metric"]["name"])
     rule = f"distance < {summary['distance']:.4g}" if is_l2 else f"cosine > {summary['threshold']:.6g}"
     click.echo(f"{out}: {summary['kept']:,} of {summary['images']:,} images kept, {summary['removed']:,} removed "
-               f"({100 * summary['share_removed']:.1f} %), metric {summary['metric']['name']}, {rule}")  # fmt: skip
+               f"({100 * summary['share_removed']:.1f} %), metric {name}, {rule}")  # fmt: skip
     n = summary["clusters"]
     if n == 1:
         click.echo("  all pairs compared")
