@@ -183,7 +183,9 @@ def rate_interval(
 
     The wider, at each end, of two: that of independent images (`exact_bounds`), and the percentile interval when both
     the unrelated images and the people of the base are drawn with replacement, independently (the pigeonhole
-    bootstrap; Owen, Ann. Appl. Stat. 1:386, 2007), since images whose nearest is one person are not independent.
+    bootstrap; Owen, Ann. Appl. Stat. 1:386, 2007), since images whose nearest is one person are not independent. It is
+    of the rate against this base; where a few people are the nearest of many images, the rate against a base of other
+    people lies outside more often than one time in twenty.
 
     Args:
         values: ``(n,)`` nearest score of each unrelated image.
