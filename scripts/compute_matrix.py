@@ -6,6 +6,7 @@ It embeds every image ``UID/NAME.png`` of a folder, and writes embeddings, the s
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import door
@@ -33,6 +34,7 @@ def main() -> None:
                       help="of chen: divide by the mean, as there by mistake")  # fmt: skip
     ours.add_argument("--float16", action="store_true", help="round scores to float16")
     flags = parser.parse_args()
+    _check_places(flags)
     bundle = door_models.bundle_of(
         flags.model_path, flags.metric_name, flags.dataset_images_dir, flags.embeddings_dir,
         weights=flags.weights, is_faulty=flags.reference_normalisation,
@@ -47,6 +49,25 @@ def main() -> None:
             *([] if flags.num_workers is None else ["--threads", max(1, flags.num_workers)]),
         ]
     )  # fmt: skip
+
+
+def _check_places(flags: argparse.Namespace) -> None:
+    """Refuse images and folders that the command would refuse, before a model is exported for minutes."""
+    from deepssim.disk import check_writable
+    from deepssim.errors import DeepSSIMError
+    from deepssim.images import list_images
+    from deepssim.reference.layout import split_layout
+    from deepssim.reference.scoring import Folders, refuse_inside
+
+    folders = Folders.under(None, flags.embeddings_dir, flags.matrices_dir, flags.indices_dir)
+    try:
+        listing = list_images(flags.dataset_images_dir)
+        split_layout(listing)
+        refuse_inside(listing, folders)
+        for folder in (folders.embeddings, folders.matrices, folders.indices):
+            check_writable(folder)
+    except DeepSSIMError as error:
+        door.fail(str(error))
 
 
 if __name__ == "__main__":

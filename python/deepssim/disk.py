@@ -33,6 +33,22 @@ def make_private_folder(path: Path) -> Path:
     return path
 
 
+def check_writable(folder: Path) -> Path:
+    """Make a folder as `make_private_folder` does, and see that files can be made in it before anything is done.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    make_private_folder(folder)
+    probe = folder / f".{secrets.token_hex(6)}.partial"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, FILE_MODE))
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"nothing can be written to {folder}: {error.strerror}; name another folder") from error
+    return folder
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

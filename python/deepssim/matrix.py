@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deepssim.disk import FILE_MODE, work_folder, write_json
+from deepssim.disk import FILE_MODE, check_writable, work_folder, write_json
 from deepssim.errors import MemoryLimitError, UsageError
 from deepssim.image_ops import similarity_matrix
 from deepssim.image_ops.similarity import Window
@@ -267,7 +267,7 @@ def make_parent(path: Path) -> None:
     """Make the folder that a file goes to.
 
     Raises:
-        UsageError: It cannot be made, or the file is a folder.
+        UsageError: It cannot be made or written to, or the file is a folder.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file")
@@ -275,6 +275,7 @@ def make_parent(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the folder {path.parent}: {error.strerror}") from error
+    check_writable(path.parent)
 
 
 # Options that the numbers do not depend on.

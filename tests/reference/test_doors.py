@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -165,6 +166,34 @@ def test_bad_input_is_an_error_of_one_line(layout, tmp_path):
         assert done.returncode == 2
         assert model.name in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_images_and_folders_are_looked_at_before_a_model_is_exported(layout, tmp_path):
+    # The model is no archive at all: whoever reads it first says so.
+    (tmp_path / "model.pt").write_bytes(b"no archive")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "flat").mkdir()
+    shutil.copy(layout / "p0/gen-0.png", tmp_path / "flat/gen-0.png")
+    cases = [
+        (tmp_path / "missing", tmp_path / "e", "missing"),
+        (tmp_path / "empty", tmp_path / "e", "no images"),
+        (tmp_path / "flat", tmp_path / "e", "called training"),
+        (layout, layout / "e", "inside the images"),
+        (layout, tmp_path / "file", "cannot make the folder"),
+        (layout, Path("/proc/e"), "/proc"),
+    ]
+    for images, embeddings, text in cases:
+        done = door(
+            "compute_matrix", "--dataset_images_dir", images, "--embeddings_dir", embeddings, "--matrices_dir",
+            tmp_path / "m", "--indices_dir", tmp_path / "i", "--model_path", tmp_path / "model.pt", "--metric_name",
+            "deepssim",
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert text in done.stderr
+        assert "export" not in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (layout / "e").exists()
 
 
 def model_arguments(loaded, monkeypatch, tmp_path, layout, model, metric, **more):

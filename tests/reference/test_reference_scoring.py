@@ -18,9 +18,11 @@ from deepssim.embed import Encoder
 from deepssim.errors import MemoryLimitError, StoreError, UsageError
 from deepssim.exact_block import score_block
 from deepssim.images import list_images
+from deepssim.labelled import LabelledPairs, read_labelled
+from deepssim.labelled.stored import scores_from_matrix
 from deepssim.metric import load_metric
 from deepssim.progress import Silent
-from deepssim.reference import scoring
+from deepssim.reference import read_index, scoring, write_matrix
 from deepssim.reference.embeddings import holds_embeddings, replacing_embeddings
 from deepssim.reference.layout import one_part, split_layout
 from deepssim.reference.scoring import Folders, ScoreOptions, score_embeddings, score_layout, score_stores
@@ -162,6 +164,47 @@ def test_embeddings_of_another_run_never_stay(layout, encoder, tmp_path):
     names = [p.stem for p in (tmp_path / "out/embeddings/pixel").iterdir()]
     assert sorted(names) == sorted(n for n in [*REAL, *SYNTHETIC] if not n.startswith("p5"))
     assert load(tmp_path / "out/matrices/pixel.npz").shape == (5, 15)
+
+
+def labelled_pairs(path: Path, names: list[str]) -> LabelledPairs:
+    path.write_text("real_key,synth_key,label\n" + "".join(f"{n}___training,{n}___gen-0,1\n" for n in names))
+    return read_labelled(path)
+
+
+def test_a_matrix_is_never_read_with_the_indices_of_other_images(layout, encoder, tmp_path):
+    out = tmp_path / "out"
+    scored(layout, encoder, out, name="chen")
+    # As many images, so that the shape fits; all rows but the last are other ones.
+    others = shutil.copytree(layout, tmp_path / "others")
+    (others / "p0").rename(others / "q0")
+    scored(others, encoder, out, name="deepssim")
+    pairs = labelled_pairs(tmp_path / "pairs.csv", ["p2", "p3"])
+    matrix, indices = out / "matrices/chen.npz", out / "indices"
+    with pytest.raises(UsageError, match=r"other real and synthetic images.*chen\.real\.npz"):
+        scores_from_matrix(pairs, matrix, indices / "real.npz", indices / "synth.npz", "chen")
+    own = indices / "chen.real.npz", indices / "chen.synth.npz"
+    found = scores_from_matrix(pairs, matrix, *own, "chen").scores
+    assert found.tolist() == [float(load(matrix)[k, SYNTHETIC.index(f"p{k}___gen-0")]) for k in (2, 3)]
+    # A matrix that the reference has written since is not the one of the record.
+    np.savez(matrix, data=load(matrix).astype(np.float16))
+    scores_from_matrix(pairs, matrix, indices / "real.npz", indices / "synth.npz", "chen")
+
+
+def test_a_kill_while_scores_are_written_leaves_no_matrix_beside_other_indices(layout, encoder, tmp_path, monkeypatch):
+    scored(layout, encoder, tmp_path)
+    fewer = shutil.copytree(layout, tmp_path / "images" / "fewer")
+    shutil.rmtree(fewer / "p0")
+
+    def killed(*args, **more):
+        write_matrix(*args, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "write_matrix", killed)
+    with pytest.raises(KeyboardInterrupt):
+        scored(fewer, encoder, tmp_path)
+    rows = [len(read_index(tmp_path / f"indices/{name}.npz")) for name in ("real", "pixel.real")]
+    assert rows == [5, 5]
+    assert load(tmp_path / "matrices/pixel.npz").shape == (5, 15)
 
 
 def test_a_folder_with_anything_else_is_not_replaced(layout, encoder, tmp_path):

@@ -16,6 +16,7 @@ from deepssim.labelled.pairs import LabelledPairs, find_keys
 from deepssim.labelled.scores import PairScores, default_calibration, perturbed_condition
 from deepssim.metric import Metric, installed_metrics, load_metric
 from deepssim.reference import MatrixFile, read_index
+from deepssim.reference.record import check_names
 from deepssim.search import exact_scores
 from deepssim.store import Store
 
@@ -51,6 +52,7 @@ def scores_from_matrix(
     file = MatrixFile.open(matrix)
     names = [read_index(path) for path, _, _ in indices]
     file.check(len(names[0]), len(names[1]))
+    check_names(matrix, *names)
     places = [
         find_keys(keys, known, f"the {which} images of {path}")
         for known, (path, keys, which) in zip(names, indices, strict=True)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from deepssim import __version__
-from deepssim.disk import make_private_folder, work_folder, write_json
+from deepssim.disk import check_writable, work_folder
 from deepssim.embed import Encoder
 from deepssim.errors import MemoryLimitError, StoreError, UsageError
 from deepssim.exact_block import score_block
@@ -38,16 +38,16 @@ from deepssim.reference.embeddings import (
 from deepssim.reference.files import read_index, write_index, write_matrix
 from deepssim.reference.layout import split_layout
 from deepssim.reference.names import REAL_NAME, SEPARATOR, identifiers
+from deepssim.reference.record import write_record
 from deepssim.store import Store
 from deepssim.store_build import build_store
 from deepssim.tables import write_csv
 
-__all__ = ["Folders", "ScoreOptions", "Scored", "score_embeddings", "score_layout", "score_stores"]
+__all__ = ["Folders", "ScoreOptions", "Scored", "refuse_inside", "score_embeddings", "score_layout", "score_stores"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 _SETS = ("real", "synthetic")
 _MOST_ROWS, _MOST_COLUMNS = 512, 2048
-FORMAT, VERSION = "deepssim-matrix", 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def score_layout(
     options, progress = options or ScoreOptions(), progress or Silent()
     parts = split_layout(listing)
     job = _Job(folders, options, encoder.metric.name, progress)
-    job.refuse_inside(listing)
+    refuse_inside(listing, folders)
     job.band_rows(parts[1].n_expected, encoder.metric.dim)
     facts = {
         "images": [(str(part.root), part.source, listing_signature(part)) for part in parts],
@@ -255,6 +255,21 @@ def score_embeddings(
         return job.finish(stores, divided, provider=None, are_names=True)
 
 
+def refuse_inside(listing: Listing, folders: Folders) -> None:
+    """Refuse folders that the next run would take for images.
+
+    Args:
+        listing: Of the folder of images.
+        folders: Where files go.
+
+    Raises:
+        UsageError: One lies among the images.
+    """
+    for folder in (folders.embeddings, folders.matrices, folders.indices):
+        if folder.resolve().is_relative_to(listing.root):
+            raise UsageError(f"{folder} lies inside the images ({listing.source}): name a folder outside")
+
+
 def _skipped_of(stores: Sequence[Store]) -> dict[str, list[Skipped]]:
     return {
         name: [Skipped(**row) for row in store.skipped().to_pylist()] for name, store in zip(_SETS, stores, strict=True)
@@ -274,24 +289,15 @@ class _Job:
         self.shared = folders.indices / "real.npz", folders.indices / "synth.npz"
         self.embeddings = folders.embeddings / self.name if options.with_embeddings else None
 
-    def refuse_inside(self, listing: Listing) -> None:
-        """Refuse folders that the next run would take for images.
-
-        Raises:
-            UsageError: One lies among the images.
-        """
-        for folder in (self.folders.embeddings, self.folders.matrices, self.folders.indices):
-            if folder.resolve().is_relative_to(listing.root):
-                raise UsageError(f"{folder} lies inside the images ({listing.source}): name a folder outside")
-
     @contextmanager
     def work(self, facts: dict[str, Any]) -> Iterator[Path]:
         """Hold a folder for work under way beside the matrix; refuse what cannot be written before anything is done."""
         if self.embeddings is not None:
             check_replaceable(self.embeddings)
+            check_writable(self.folders.embeddings)
         text = json.dumps(facts, sort_keys=True, default=str)
         for folder in (self.folders.matrices, self.folders.indices):
-            make_private_folder(folder)
+            check_writable(folder)
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         with work_folder(self.matrix, digest) as work:
             yield work
@@ -309,17 +315,17 @@ class _Job:
             self.matrix.unlink(missing_ok=True)
         for path, one in zip(self.indices, names, strict=True):
             write_index(path, one)
+        self._share(names)
         started = time.monotonic()
         with threadpool_limits(self.options.threads or None):
             write_matrix(
                 self.matrix, (len(stores[0]), len(stores[1])), self._bands(*stores), float16=self.options.float16
             )
         seconds = round(time.monotonic() - started, 3)
-        self._share(names)
         path = self.matrix.with_suffix(".skipped.csv")
         left_out = ((name, i.id, i.path, i.code, i.reason) for name, items in skipped.items() for i in items)
         write_csv(path, ("set", "id", "path", "code", "reason"), left_out)
-        self._record(stores)
+        self._record(stores, names)
         n_skipped = [sum(item.code in COUNTED_CODES for item in skipped[name]) for name in _SETS]
         return Scored(
             self.name, self.matrix, self.indices[0], self.indices[1], self.embeddings, path, len(stores[0]),
@@ -382,18 +388,15 @@ class _Job:
         for path, one in pairs:
             write_index(path, one)
 
-    def _record(self, stores: tuple[Store, Store]) -> None:
+    def _record(self, stores: tuple[Store, Store], names: Sequence[list[str]]) -> None:
         made = {name: dict(store.made_from) for name, store in zip(_SETS, stores, strict=True)}
         options = {"float16": self.options.float16, "perturb_seed": self.options.perturb_seed,
                    "perturb_both": self.options.perturb_both}  # fmt: skip
-        write_json(
-            self.matrix.with_suffix(".json"),
-            {
-                "format": FORMAT, "version": VERSION, "deepssim": __version__, "metric": stores[0].metric,
-                "shape": [len(store) for store in stores], "options": options,
-                "sources": [store.manifest["source"] for store in stores], "made_from": made,
-            },
-        )  # fmt: skip
+        facts = {
+            "deepssim": __version__, "metric": stores[0].metric, "shape": [len(store) for store in stores],
+            "options": options, "sources": [store.manifest["source"] for store in stores], "made_from": made,
+        }  # fmt: skip
+        write_record(self.matrix, facts, *names)
 
 
 def _names(store: Store, are_names: bool) -> list[str]:
