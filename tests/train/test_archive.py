@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from deepssim.errors import MetricError  # noqa: E402
 from deepssim.models import archive  # noqa: E402
-from deepssim.models.archive import read_archive  # noqa: E402
+from deepssim.models.archive import is_archive, read_archive  # noqa: E402
 
 nn = torch.nn
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,6 +57,14 @@ class Trap:
 
     def __reduce__(self):
         return self.call, self.arguments
+
+
+def test_weights_without_a_network_are_called_what_they_are(small, tmp_path):
+    torch.save(small[0].state_dict(), tmp_path / "weights.pt")
+    assert not is_archive(tmp_path / "weights.pt")
+    assert is_archive(small[1])
+    with pytest.raises(MetricError, match=r"holds weights alone.*best_model_jit\.pt"):
+        read_archive(tmp_path / "weights.pt")
 
 
 def test_nothing_is_executed(small, tmp_path):
@@ -110,7 +118,8 @@ def numbers(values: tuple[int, ...]) -> bytes:
         (module_pickle((9,), (1,), 9), "bytes"),
         (module_pickle((2,), (1,), 4, key="../0"), "storage that is none"),
         (module_pickle((2,), (1,), 4, key="77"), "77 is missing"),
-        (b"\x80\x02}.", "no module"),
+        (b"\x80\x02}.", "weights alone"),
+        (b"\x80\x02].", "no module"),
         (b"\x80\x02c__torch__.M\nM\n)\x81}X\x01\x00\x00\x00w" * 3, "refused"),
         (b"", "refused"),
         (b"\x80\x02cos\nsystem\n.", "os.system has no place"),

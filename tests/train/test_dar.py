@@ -163,6 +163,15 @@ def test_a_file_that_is_no_such_network_is_named(made, size, message, published,
     assert "\n" not in str(caught.value)
 
 
+def test_a_torchscript_archive_is_read_as_weights_and_not_executed(published, scripted, tmp_path):
+    network, path = published
+    archive = scripted(network, tmp_path / "dar.pth")
+    # Warnings are errors: torch.load would warn that it hands the file to torch.jit.load.
+    found, expected = (load_dar(one, (40, 36))[0].state_dict() for one in (archive, path))
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_a_checkpoint_of_ours_is_loaded_as_it_was_trained(trained, tmp_path):
     path = trained[1].folder / "best.safetensors"
     encoder, description = load_dar(path)

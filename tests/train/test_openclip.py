@@ -137,7 +137,9 @@ def test_a_built_in_model_takes_random_weights_only_when_asked(monkeypatch):
         load_openclip("RN50")
     with pytest.raises(UsageError, match="neither a file nor weights of RN50: --weights FILE"):
         load_openclip("RN50", "openia")
-    with pytest.raises(UsageError, match=r"OpenCLIP knows no model 'RN5': .*RN50"):
+    with pytest.raises(UsageError, match=r"OpenCLIP knows no model '/no/such/folder': give the name of one, a folder"):
+        load_openclip("/no/such/folder")
+    with pytest.raises(UsageError, match=r"OpenCLIP knows no model 'RN5', but .*RN50"):
         load_openclip("RN5", "none")
     encoder, description, rule = load_openclip("RN50", "none")
     assert description.training == {"random": True}

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from deepssim.errors import MetricError
 
-__all__ = ["read_archive"]
+__all__ = ["is_archive", "read_archive"]
 
 MAX_MEMBERS = 20_000
 MAX_BYTES = 2**33
@@ -46,6 +46,15 @@ _OPCODES = frozenset({
     "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
     "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS",
 })  # fmt: skip
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether a file looks like a TorchScript archive; what ``torch.save`` writes is a zip file too."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(PurePosixPath(name).name == "constants.pkl" for name in archive.namelist())
+    except Exception:  # zipfile meets a damaged file with any of a dozen types
+        return False
 
 
 def read_archive(path: Path) -> dict[str, Tensor]:
@@ -214,7 +223,8 @@ def _unpickle(data: bytes, path: Path) -> Any:
 def _tensors(value: Any, path: Path) -> Iterator[tuple[str, _View]]:
     """Yield the tensors of nested modules by name; a module that comes twice is gone through once."""
     if not isinstance(value, _Module):
-        raise MetricError(f"{path} holds no module")
+        what = "weights alone, as torch.save writes them" if isinstance(value, dict) else "no module"
+        raise MetricError(f"{path} holds {what}: give what torch.jit.save wrote, such as best_model_jit.pt")
     waiting: list[tuple[str, _Module, int]] = [("", value, 0)]
     seen: set[int] = set()
     n = 0

@@ -146,7 +146,8 @@ def _built_in(open_clip: Any, model: str, weights: str | None) -> _Model:
 
         close = difflib.get_close_matches(model, open_clip.list_models(), n=3, cutoff=0.3)
         raise UsageError(
-            f"OpenCLIP knows no model {model!r}: {', '.join(close)}? Or give the folder of one, or hf-hub:NAME"
+            f"OpenCLIP knows no model {model!r}{', but ' + ', '.join(close) if close else ''}: give the name of one, a "
+            "folder that is there with its open_clip_config.json and weights, or hf-hub:NAME"
         )
     tags = open_clip.list_pretrained_tags_by_model(model)
     few = ", ".join(tags[:4]) + (f" and {len(tags) - 4} more" if len(tags) > 4 else "")

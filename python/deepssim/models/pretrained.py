@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deepssim.errors import UsageError
+from deepssim.models.archive import is_archive, read_archive
 
 __all__ = ["download_weights", "read_weights"]
 
@@ -37,16 +38,19 @@ def read_weights(path: Path, wanted: str = "torchvision's weights, a .pth or .sa
     """Read a state dict without executing anything in its file.
 
     Args:
-        path: ``.safetensors``, or what ``torch.save`` wrote.
+        path: ``.safetensors``, or what ``torch.save`` or ``torch.jit.save`` wrote.
         wanted: What to give instead, for the error.
 
     Raises:
+        MetricError: It is a TorchScript archive, and a damaged one.
         UsageError: It cannot be read, or is no state dict.
     """
     try:
         path.open("rb").close()  # torch meets a file that was cut short with an OSError too
     except OSError as error:
         raise UsageError(f"{path} cannot be read as weights: {error.strerror or 'it cannot be opened'}") from error
+    if is_archive(path):
+        return read_archive(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
