@@ -330,3 +330,12 @@ def test_without_exact_copies_the_exact_threshold_stays_as_it_was_and_no_lower_t
     raised = calibrate_planted(findings({"value": 0.5, "comparison": ">"}), 0.9).calibration
     assert raised.exact == raised.near
     assert "raised" in raised.how
+
+
+def test_names_that_look_like_formulas_survive_a_round_trip(tmp_path):
+    names = ["=1+1", "'=1+1", "''@x", "'plain", "+a", "-1", "'", "''", 'a,b"c', "new\nline", "'\ttab", "é"]
+    rows = [Planted(f"planted/{i}.png", "exact", "exact", name, name, i) for i, name in enumerate(names)]
+    write_truth(tmp_path / "truth.csv", rows)
+    assert read_truth(tmp_path / "truth.csv") == rows
+    with (tmp_path / "truth.csv").open(newline="") as file:
+        assert not any(cell.startswith(("=", "+", "-", "@")) for row in csv.reader(file) for cell in row)

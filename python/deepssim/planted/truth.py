@@ -7,7 +7,7 @@ Columns: ``id`` (of the planted image, as an audit of its folder names it), ``ki
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +48,10 @@ class Planted:
         return f"image {self.source_id}" if self.group is None else f"person {self.group}"
 
 
-def write_truth(path: Path, planted: Iterable[Planted]) -> None:
+def write_truth(path: Path, planted: Sequence[Planted]) -> None:
     """Write the CSV, atomically."""
-    rows = ((one.id, one.kind, one.label, one.source_id, one.group or "", one.seed) for one in planted)
-    write_csv(path, COLUMNS, rows)
+    texts = ((one.id, one.kind, one.label, one.source_id, one.group or "") for one in planted)
+    write_csv(path, COLUMNS, ((*map(_quoted, row), one.seed) for row, one in zip(texts, planted, strict=True)))
 
 
 def read_truth(path: Path) -> list[Planted]:
@@ -99,10 +99,15 @@ def read_truth(path: Path) -> list[Planted]:
     ]  # fmt: skip
 
 
+def _quoted(text: str) -> str:
+    """Tell a name that begins with quote and sign itself from one whose sign `write_csv` puts a quote before."""
+    return f"'{text}" if text.startswith("'") and text.lstrip("'").startswith(CSV_TRIGGERS) else text
+
+
 def _plain(value: str | None) -> str:
     """Undo what keeps spreadsheet programs from taking text for a formula."""
     text = value or ""
-    return text[1:] if text.startswith("'") and text[1:].startswith(CSV_TRIGGERS) else text
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(CSV_TRIGGERS) else text
 
 
 def _is_whole(row: dict[str, str]) -> bool:
