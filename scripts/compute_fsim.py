@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--real_indices_path", required=True)
     parser.add_argument("--synth_indices_path", required=True)
     ours = parser.add_argument_group("not in the reference")
+    ours.add_argument("--resize", metavar="HxW", help="rows and columns that all images are brought to")
     ours.add_argument("--float16", action="store_true", help="round to float16")
     flags = parser.parse_args()
     door.run(door.matrix_arguments("fsim", flags))

@@ -66,5 +66,6 @@ def matrix_arguments(kind: str, flags: argparse.Namespace) -> list[object]:
         "matrix", kind, flags.dataset_images_dir, "--real-keys", flags.real_indices_path,
         "--synthetic-keys", flags.synth_indices_path, "--out", out,
         *(["--float16"] if flags.float16 else []),
+        *([] if flags.resize is None else ["--resize", flags.resize]),
         *([] if flags.num_workers is None else ["--threads", max(1, flags.num_workers)]),
     ]  # fmt: skip

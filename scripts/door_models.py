@@ -82,7 +82,7 @@ def _digest(source: str | Path | None) -> str:
 
 
 def _size_option(images: Path) -> list[object]:
-    """Return the size of most images as an option; there the network takes images as they are."""
+    """Return the size of most images as an option; there the network takes images as they are, all of one size."""
     from PIL import Image
 
     sizes: Counter[tuple[int, int]] = Counter()
@@ -95,4 +95,7 @@ def _size_option(images: Path) -> list[object]:
     if not sizes:
         return []
     (height, width), _ = sizes.most_common(1)[0]
+    if len(sizes) > 1:
+        others = ", ".join(f"{rows} x {columns}" for (rows, columns), _ in sizes.most_common()[1:4])
+        door.warn(f"images have {len(sizes)} sizes: those of {others} pixels are brought to {height} x {width}")
     return ["--size", f"{height}x{width}"]

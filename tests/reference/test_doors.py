@@ -141,6 +141,27 @@ def test_matrices_of_images_are_in_the_order_of_the_indices(layout, computed, tm
     assert not (tmp_path / "tmp").exists()
 
 
+def test_images_of_several_sizes_are_resized_only_where_it_is_asked_for_or_said(loaded, layout, computed, tmp_path,
+                                                                               monkeypatch, capsys):  # fmt: skip
+    from PIL import Image
+
+    mixed = shutil.copytree(layout, tmp_path / "mixed")
+    with Image.open(mixed / "p2/gen-1.png") as image:
+        image.resize((64, 80)).save(mixed / "p2/gen-1.png")
+    flags = ("--dataset_images_dir", mixed, "--output_matrix_path", tmp_path / "m", "--num_workers", 1,
+             "--real_indices_path", computed / "indices/real.npz",
+             "--synth_indices_path", computed / "indices/synth.npz")  # fmt: skip
+    done = door("compute_fsim", *flags)
+    assert done.returncode == 2
+    assert "--resize" in done.stderr
+    done = door("compute_fsim", *flags, "--resize", "136x112")
+    assert done.returncode == 0, done.stderr
+    assert np.isfinite(read_matrix(tmp_path / "m.npz")).all()
+    (tmp_path / "dar.pth").write_bytes(b"weights")
+    model_arguments(loaded, monkeypatch, tmp_path, mixed, tmp_path / "dar.pth", "dar")
+    assert "2 sizes: those of 80 x 64 pixels are brought to 136 x 112" in capsys.readouterr().err
+
+
 def pixels(layout: Path, name: str) -> np.ndarray:
     from PIL import Image
 
