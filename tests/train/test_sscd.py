@@ -207,12 +207,16 @@ def run(*arguments: object) -> Any:
     return CliRunner().invoke(command, [*map(str, arguments), "--quiet"])
 
 
-def shortened(path: Path, **options: Any) -> Any:
-    """Load a network without its last three stages: the exporter takes seconds for each, and they are alike."""
-    encoder, description = load_sscd(path, **options)
-    for stage in (2, 3, 4):
+def shortened(path: Path, *, reference_normalisation: bool = False) -> Any:
+    """Load a network without the stages that are alike, since the exporter takes seconds for each.
+
+    That of the reference differs before the first convolution alone, and keeps no more than that needs.
+    """
+    encoder, description = load_sscd(path, reference_normalisation=reference_normalisation)
+    kept = 0 if reference_normalisation else 1
+    for stage in range(kept + 1, 5):
         setattr(encoder.backbone, f"layer{stage}", nn.Identity())
-    encoder.backbone.fc = nn.Linear(256, 16)
+    encoder.backbone.fc = nn.Linear(256 if kept else 64, 16)
     return encoder, description
 
 
