@@ -57,6 +57,7 @@ def _check_places(flags: argparse.Namespace) -> None:
     from deepssim.errors import DeepSSIMError
     from deepssim.images import list_images
     from deepssim.reference.layout import split_layout
+    from deepssim.reference.names import refuse_unnameable
     from deepssim.reference.scoring import Folders, refuse_inside
 
     folders = Folders.under(None, flags.embeddings_dir, flags.matrices_dir, flags.indices_dir)
@@ -64,6 +65,7 @@ def _check_places(flags: argparse.Namespace) -> None:
         listing = list_images(flags.dataset_images_dir)
         split_layout(listing)
         refuse_inside(listing, folders)
+        refuse_unnameable([file.path for file in listing.files])
         for folder in (folders.embeddings, folders.matrices, folders.indices):
             check_writable(folder)
     except DeepSSIMError as error:

@@ -166,6 +166,14 @@ def test_embeddings_of_another_run_never_stay(layout, encoder, tmp_path):
     assert load(tmp_path / "out/matrices/pixel.npz").shape == (5, 15)
 
 
+def test_names_that_cannot_be_are_refused_before_anything_is_embedded(layout, encoder, tmp_path, monkeypatch):
+    odd = shutil.copytree(layout, tmp_path / "odd")
+    (odd / "p1").rename(odd / "p___1")
+    monkeypatch.setattr(scoring, "build_store", None)
+    with pytest.raises(UsageError, match=r"4 images cannot be named.*p___1/training\.png"):
+        scored(odd, encoder, tmp_path / "out")
+
+
 def labelled_pairs(path: Path, names: list[str]) -> LabelledPairs:
     path.write_text("real_key,synth_key,label\n" + "".join(f"{n}___training,{n}___gen-0,1\n" for n in names))
     return read_labelled(path)

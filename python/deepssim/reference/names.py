@@ -12,7 +12,7 @@ from deepssim.images.formats import format_of_name
 from deepssim.images.text import one_line, some
 from deepssim.tables import CSV_TRIGGERS
 
-__all__ = ["REAL_NAME", "SEPARATOR", "file_of", "identifiers", "key_of"]
+__all__ = ["REAL_NAME", "SEPARATOR", "file_of", "identifiers", "key_of", "refuse_unnameable"]
 
 SEPARATOR = "___"
 REAL_NAME = "training"
@@ -97,17 +97,37 @@ def identifiers(ids: Sequence[str], paths: Sequence[str], root: str) -> list[str
         elif name in names:
             twice.append(f"{name}, of {names[name]} and {image}")
         names[name] = image
-    if odd:
-        raise UsageError(
-            f"{len(odd):,} images cannot be named in the reference's files, where 'folder{SEPARATOR}name' is an image: "
-            f"{some(odd)}; rename them, without '{SEPARATOR}' and shorter than {_MOST_BYTES} bytes"
-        )
+    _refuse(odd)
     if twice:
         raise UsageError(
             f"{len(twice):,} pairs of images would have one name in the reference's files: {some(twice)}; "
             "rename their folders"
         )
     return list(names)
+
+
+def refuse_unnameable(paths: Sequence[str]) -> None:
+    """Refuse files whose images `identifiers` could not name, before anything is done with them.
+
+    Args:
+        paths: The files, relative to the folder that holds them all.
+
+    Raises:
+        UsageError: There are such files; all are named.
+
+    Example:
+        >>> refuse_unnameable(["p07/gen-3.png"])
+    """
+    parts = [[(file := PurePosixPath(path)).parent.name, file.stem] for path in paths]
+    _refuse([path for path, both in zip(paths, parts, strict=True) if SEPARATOR.join(both).split(SEPARATOR) != both])
+
+
+def _refuse(odd: list[str]) -> None:
+    if odd:
+        raise UsageError(
+            f"{len(odd):,} images cannot be named in the reference's files, where 'folder{SEPARATOR}name' is an image: "
+            f"{some(odd)}; rename them, without '{SEPARATOR}' and shorter than {_MOST_BYTES} bytes"
+        )
 
 
 def _encoded(sign: re.Match[str]) -> str:

@@ -37,7 +37,7 @@ from deepssim.reference.embeddings import (
 )
 from deepssim.reference.files import read_index, write_index, write_matrix
 from deepssim.reference.layout import split_layout
-from deepssim.reference.names import REAL_NAME, SEPARATOR, identifiers
+from deepssim.reference.names import REAL_NAME, SEPARATOR, identifiers, refuse_unnameable
 from deepssim.reference.record import write_record
 from deepssim.store import Store
 from deepssim.store_build import build_store
@@ -168,6 +168,7 @@ def score_layout(
     parts = split_layout(listing)
     job = _Job(folders, options, encoder.metric.name, progress)
     refuse_inside(listing, folders)
+    refuse_unnameable([file.path for file in listing.files])
     job.band_rows(parts[1].n_expected, encoder.metric.dim)
     facts = {
         "images": [(str(part.root), part.source, listing_signature(part)) for part in parts],
