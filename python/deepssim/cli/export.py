@@ -235,7 +235,7 @@ def _tell(made: Exported, thresholds: Path | None, found: _Found, as_json: bool)
     click.echo(f"{made.path}: {made.n_bytes / 2**20:.1f} MiB, embeddings within {made.error:.1e} of PyTorch's")
     if made.n_phantoms:
         click.echo(
-            f"compared on random images and {made.n_phantoms} phantoms, which are drawn: give real images with --images"
+            f"compared on random images and {made.n_phantoms} drawn heads; deepssim export --images compares real ones"
         )
     if agreement:
         click.echo(

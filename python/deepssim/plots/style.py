@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from deepssim.disk import replacing
+from deepssim.disk import check_writable, replacing
 from deepssim.errors import UsageError
 from deepssim.extras import require
 from deepssim.images.text import one_line
@@ -239,10 +239,7 @@ def check_target(path: Path, inputs: Sequence[Path] = ()) -> None:
         given = one.resolve()
         if place == given or (given.is_dir() and given in place.parents):
             raise UsageError(f"{path} lies in {one}, which the figure is made of: name a file elsewhere")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make the folder {path.parent}: {error.strerror}") from error
+    check_writable(path.parent)
 
 
 def save(figure: Any, path: Path, *, dpi: int = 200) -> str:
