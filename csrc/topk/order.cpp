@@ -86,9 +86,8 @@ void order_by_place(std::span<const float> points, std::size_t dim, std::size_t 
         std::size_t last;
     };
     std::vector<Part> parts;
-    halving.halve(0, order.size(), order.size() / kParts, [&](std::size_t first, std::size_t last) {
-        parts.push_back({first, last});
-    });
+    halving.halve(0, order.size(), order.size() / kParts,
+                  [&](std::size_t first, std::size_t last) { parts.push_back({first, last}); });
     for_each_parallel(
         parts.size(), 1, threads, poll, [] { return 0; },
         [&](std::size_t i, int) {
