@@ -10,9 +10,10 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["METRICS", "call", "fail", "make_parser", "matrix_arguments", "run", "warn"]
+__all__ = ["METRICS", "call", "compute_matrix", "fail", "make_parser", "run", "warn"]
 
 # Of the reference's --metric_name, in the order of its help.
 METRICS = ("dar", "chen", "semdedup", "deepssim")
@@ -57,15 +58,34 @@ def run(arguments: Sequence[object]) -> NoReturn:
     sys.exit(0)
 
 
-def matrix_arguments(kind: str, flags: argparse.Namespace) -> list[object]:
-    """Return the command for a matrix of image similarity."""
+def compute_matrix(kind: str, *own: str) -> NoReturn:
+    """Take the flags of the reference's script for a matrix of image similarity, and run the command.
+
+    Args:
+        kind: ``ssim`` or ``fsim``.
+        own: Flags that this script alone has there; taken and not used.
+    """
+    parser = make_parser(f"Compute the {kind.upper()} of all real with all synthetic images.")
+    for flag in own:
+        parser.add_argument(flag, help="taken and not used: work under way lies beside the matrix")
+    parser.add_argument("--num_workers", type=int, help="threads; default: all")
+    parser.add_argument("--dataset_images_dir", required=True, type=Path)
+    parser.add_argument("--output_matrix_path", required=True, type=Path)
+    parser.add_argument("--real_indices_path", required=True)
+    parser.add_argument("--synth_indices_path", required=True)
+    ours = parser.add_argument_group("not in the reference")
+    ours.add_argument("--resize", metavar="HxW", help="rows and columns that all images are brought to")
+    ours.add_argument("--float16", action="store_true", help="round to float16")
+    flags = parser.parse_args()
     out = flags.output_matrix_path
     # There NumPy adds the suffix.
     out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
-    return [
-        "matrix", kind, flags.dataset_images_dir, "--real-keys", flags.real_indices_path,
-        "--synthetic-keys", flags.synth_indices_path, "--out", out,
-        *(["--float16"] if flags.float16 else []),
-        *([] if flags.resize is None else ["--resize", flags.resize]),
-        *([] if flags.num_workers is None else ["--threads", max(1, flags.num_workers)]),
-    ]  # fmt: skip
+    run(
+        [
+            "matrix", kind, flags.dataset_images_dir, "--real-keys", flags.real_indices_path,
+            "--synthetic-keys", flags.synth_indices_path, "--out", out,
+            *(["--float16"] if flags.float16 else []),
+            *([] if flags.resize is None else ["--resize", flags.resize]),
+            *([] if flags.num_workers is None else ["--threads", max(1, flags.num_workers)]),
+        ]
+    )  # fmt: skip
