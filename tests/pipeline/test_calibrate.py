@@ -26,7 +26,6 @@ from deepssim.calibrate.labels import calibrate_labels
 from deepssim.calibrate.rates import calibrate_rate
 from deepssim.calibrate.unrelated import RunOptions, UnrelatedScores, control_scores, people_scores
 from deepssim.calibration import Calibration, Threshold
-from deepssim.cli import main
 from deepssim.embed import Encoder
 from deepssim.errors import MetricError, UsageError
 from deepssim.images import ImageOptions, list_images
@@ -271,42 +270,36 @@ def test_labels_choose_thresholds_on_other_people_too():
         calibrate_labels(replace(pairs, people=np.full(600, "a")), PairScores("m", values, None))
 
 
-def test_a_written_calibration_reaches_the_audit_and_its_report(cohort, capsys, tmp_path):
-    def deepssim(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
+def test_a_written_calibration_reaches_the_audit_and_its_report(cohort, deepssim_here, tmp_path):
     out = tmp_path / "mine.json"
-    code, printed, err = deepssim(
+    done = deepssim_here(
         "calibrate", "control", cohort.synthetic, cohort.holdout, "--real", cohort.real, "--group-by", "parent",
         "--metric", "pixel", "--views", "none", "--no-verify", "--fpr", ".1", "--domain", "phantom heads",
         "--out", out, "--json", "-q",
     )  # fmt: skip
-    assert code == 0, err
-    said = json.loads(printed)["calibration"]
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)["calibration"]
     written = Calibration.read(out)
     assert said["near"]["value"] == written.near.value
     assert written.curve is not None
     assert oct(out.stat().st_mode)[-3:] == "600"
-    code, _, err = deepssim(
+    done = deepssim_here(
         "audit", cohort.real, cohort.synthetic, "--group-by", "parent", "--metric", "pixel", "--views", "none",
         "--no-verify", "--calibration", out, "--out", tmp_path / "result", "-q",
     )  # fmt: skip
-    assert code == 0, err
+    assert done.returncode == 0, done.stderr
     thresholds = json.loads((tmp_path / "result" / "run.json").read_text())["thresholds"]
     assert thresholds["source"] == "deepssim calibrate control, at a false-positive rate of 0.1"
     page = (tmp_path / "result" / "report.html").read_text()
     assert "deepssim calibrate control" in page
     assert "phantom heads" in page
-    code, printed, err = deepssim("audit", cohort.real, cohort.synthetic, "--metric", "pixel", "--calibration", out,
-                                  "--out", tmp_path / "verified", "-q")  # fmt: skip
-    assert (code, printed) == (2, "")
-    assert "--no-verify" in err
+    done = deepssim_here("audit", cohort.real, cohort.synthetic, "--metric", "pixel", "--calibration", out,
+                         "--out", tmp_path / "verified", "-q")  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--no-verify" in done.stderr
 
 
-def test_bad_requests_are_one_line_and_write_nothing(cohort, capsys, tmp_path):
+def test_bad_requests_are_one_line_and_write_nothing(cohort, deepssim_here, tmp_path):
     (tmp_path / "other.json").write_text("{}")
     base = ("calibrate", "control", cohort.synthetic, cohort.holdout, "--metric", "pixel", "--views", "none",
             "--no-verify", "-q")  # fmt: skip
@@ -319,10 +312,9 @@ def test_bad_requests_are_one_line_and_write_nothing(cohort, capsys, tmp_path):
         (("calibrate", "real", cohort.synthetic, "--out", tmp_path / "a.json", "-q"), "say who is who"),
         (("calibrate", "planted", tmp_path, "--truth", tmp_path / "t.csv", "--out", tmp_path / "a.json"), "no folder"),
     ):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        assert ended.value.code == 2
-        assert said in (last := capsys.readouterr().err.strip().splitlines()[-1])
+        done = deepssim_here(*arguments)
+        assert done.returncode == 2
+        assert said in (last := done.stderr.strip().splitlines()[-1])
         assert last.startswith("Error: ")
     assert (tmp_path / "other.json").read_text() == "{}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json"]
@@ -369,13 +361,11 @@ def test_no_calibration_is_written_into_the_images(cohort):
     assert sorted(cohort.holdout.rglob("*")) == before
 
 
-def test_scores_of_an_l2_metric_are_told_as_distances_and_a_curve_is_shown(cohort, capsys, tmp_path):
+def test_scores_of_an_l2_metric_are_told_as_distances_and_a_curve_is_shown(cohort, deepssim_here, tmp_path):
     def deepssim(*arguments: object) -> str:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        assert not ended.value.code, said.err
-        return said.out
+        done = deepssim_here(*arguments)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
 
     out = tmp_path / "mine.json"
     printed = deepssim("calibrate", "control", cohort.synthetic, cohort.holdout, "--metric", "ums_l2", "--no-verify",

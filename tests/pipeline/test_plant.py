@@ -16,7 +16,6 @@ from PIL import Image
 from deepssim.audit import AuditOptions, audit
 from deepssim.calibrate.planted import calibrate_planted
 from deepssim.calibration import Calibration, Threshold
-from deepssim.cli import main
 from deepssim.errors import UsageError
 from deepssim.images import ImageOptions, list_images, read_image
 from deepssim.matching import MatchOptions
@@ -262,39 +261,34 @@ def test_thresholds_from_planted_copies_keep_their_recall(planted):
     assert any("no holdout" in line for line in made.warnings)
 
 
-def test_the_commands_say_and_write_what_was_found(planted, capsys, tmp_path):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
+def test_the_commands_say_and_write_what_was_found(planted, deepssim_here, tmp_path):
     truth, table, missed = planted / "set" / "truth.csv", tmp_path / "t.csv", tmp_path / "m.csv"
-    code, out, _ = run("recall", planted / "verified", "--truth", truth, "--csv", table, "--missed", missed)
-    assert code == 0
-    assert "exact, exact" in out
+    done = deepssim_here("recall", planted / "verified", "--truth", truth, "--csv", table, "--missed", missed)
+    assert done.returncode == 0
+    assert "exact, exact" in done.stdout
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["kind"] for row in rows][:2] == ["exact", "artefacts"]
     assert rows[0]["flagged_rate"] == "1.0"
-    code, out, _ = run("recall", planted / "verified", "--truth", truth, "--json")
-    found = json.loads(out)
+    found = json.loads(deepssim_here("recall", planted / "verified", "--truth", truth, "--json").stdout)
     assert found["kinds"][0]["flagged"]["rate"] == 1.0
     with missed.open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(found["missed"])
-    code, _, err = run("recall", planted / "set", "--truth", truth)
-    assert (code, "no folder of a finished audit" in err) == (2, True)
+    done = deepssim_here("recall", planted / "set", "--truth", truth)
+    assert (done.returncode, "no folder of a finished audit" in done.stderr) == (2, True)
     other = tmp_path / "other.csv"
     other.write_text("id,kind,label,source_id\nplanted/999999.png,exact,exact,a\n")
-    code, _, err = run("recall", planted / "verified", "--truth", other)
-    assert (code, "planted/999999.png" in err) == (2, True)
+    done = deepssim_here("recall", planted / "verified", "--truth", other)
+    assert (done.returncode, "planted/999999.png" in done.stderr) == (2, True)
     mine = tmp_path / "mine.json"
-    code, out, _ = run("calibrate", "planted", planted / "verified", "--truth", truth, "--recall", ".8", "--out", mine)
-    assert code == 0
+    done = deepssim_here(
+        "calibrate", "planted", planted / "verified", "--truth", truth, "--recall", ".8", "--out", mine
+    )
+    assert done.returncode == 0
     assert Calibration.read(mine).stage == "verified"
 
 
-def test_a_truth_that_was_changed_or_is_of_other_images_is_refused(planted, capsys, tmp_path):
+def test_a_truth_that_was_changed_or_is_of_other_images_is_refused(planted, deepssim_here, tmp_path):
     truth, edited = planted / "set" / "truth.csv", tmp_path / "truth.csv"
     lines = truth.read_text().splitlines(keepends=True)
     edited.write_text("".join(lines[:-3]))
@@ -306,10 +300,9 @@ def test_a_truth_that_was_changed_or_is_of_other_images_is_refused(planted, caps
         find_planted(planted / "verified", edited)
     edited.write_bytes(truth.read_bytes())
     for option in ("--csv", "--missed"):
-        with pytest.raises(SystemExit) as ended:
-            main(["recall", str(planted / "verified"), "--truth", str(edited), option, str(edited)])
-        assert ended.value.code == 2
-        assert "would be lost" in capsys.readouterr().err
+        done = deepssim_here("recall", planted / "verified", "--truth", edited, option, edited)
+        assert done.returncode == 2
+        assert "would be lost" in done.stderr
     assert edited.read_bytes() == truth.read_bytes()
 
 
