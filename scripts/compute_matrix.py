@@ -12,8 +12,6 @@ from pathlib import Path
 import door
 import door_models
 
-SEED = 42  # the reference's own
-
 
 def main() -> None:
     """Translate the flags, and run the command."""
@@ -44,7 +42,7 @@ def main() -> None:
             "score", flags.dataset_images_dir, "--reference-layout", "--metric", bundle, "--name", flags.metric_name,
             "--embeddings-dir", flags.embeddings_dir, "--matrices-dir", flags.matrices_dir,
             "--indices-dir", flags.indices_dir, *(["--use-gpu"] if flags.use_gpu else ["--device", "cpu"]),
-            *(["--perturb", SEED, "--perturb-both"] if flags.augment else []),
+            *(door.PERTURBED if flags.augment else ()),
             *(["--float16"] if flags.float16 else []),
             *([] if flags.num_workers is None else ["--threads", max(1, flags.num_workers)]),
         ]

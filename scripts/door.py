@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["METRICS", "call", "compute_matrix", "fail", "make_parser", "run", "warn"]
+__all__ = ["METRICS", "PERTURBED", "call", "compute_matrix", "fail", "make_parser", "run", "warn"]
 
 # Of the reference's --metric_name, in the order of its help.
 METRICS = ("dar", "chen", "semdedup", "deepssim")
+# Its --augment, with its own seed.
+PERTURBED = ("--perturb", 42, "--perturb-both")
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import door
 
-SEED = 42  # the reference's own
-
 
 def main() -> None:
     """Translate the flags, and run the command."""
@@ -18,11 +16,10 @@ def main() -> None:
     parser.add_argument("--dataset_images_dir", required=True)
     parser.add_argument("--testset_csv", required=True)
     flags = parser.parse_args()
-    perturbed = ["--perturb", SEED, "--perturb-both"] if flags.augment else []
     door.run(
         [
             "eval", "--testset-csv", flags.testset_csv, "--images", flags.dataset_images_dir, "--metric", "ssim",
-            *perturbed, "--resamples", 100, "--reference-lines",
+            *(door.PERTURBED if flags.augment else ()), "--resamples", 100, "--reference-lines",
         ]
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from benchmarks.membench.bench import CONDITIONS, N_NONE, make_bench
 from benchmarks.membench.bundles import find_bundle, find_screen, parse_bundle, published_cuts, verified_cuts
 from benchmarks.membench.collection import Collection, read_collection
 from benchmarks.membench.curve import measure_curve, plot_curve
-from benchmarks.membench.figures import figures, share
+from benchmarks.membench.figures import label_figures, score_figures, share
 from benchmarks.membench.run import Settings, answer, draw, perturb_base, run
 from benchmarks.membench.systems import Answers, Cuts, choose_cuts, from_evidence, image_scores, metric_scores, nearest
 from benchmarks.membench.thresholds import area_under_curve, exact_cut, near_cut, shared_near_cut
@@ -259,7 +259,8 @@ def test_the_figures_are_those_that_counting_gives(hard):
     best = np.where(rng.random(len(value)) < 0.8, np.maximum(bench.source, 0), 0).astype(np.int64)
     candidates = rng.random((len(value), len(bench.real))) < 0.5
     cuts = Cuts(0.5, 0.55, "by hand")
-    found = figures(bench, Answers("any", value, detail, best, candidates), cuts)
+    answers = Answers("any", value, detail, best, candidates)
+    found = label_figures(bench, answers, cuts) | score_figures(bench, answers)
     main = [i for i in range(len(value)) if not bench.is_sibling[i]]
     labels = [(EXACT if detail[i] >= 0.55 else NEAR) if value[i] >= 0.5 else UNRELATED for i in range(len(value))]
     truth = bench.truth.tolist()
@@ -295,7 +296,7 @@ def test_figures_of_scores_are_those_of_scikit_learn(hard):
     rng = np.random.default_rng(6)
     value = np.round((bench.truth != UNRELATED) * 0.2 + rng.normal(0, 0.2, len(bench.truth)), 2)
     answers = Answers("score", value, None, np.zeros(len(value), np.int64))
-    found = figures(bench, answers, Cuts(0.1, 0.3, "by hand"))
+    found = label_figures(bench, answers, Cuts(0.1, 0.3, "by hand")) | score_figures(bench, answers)
     main = ~bench.is_sibling
     truth, own = bench.truth[main], value[main]
     assert found["auc_copies"].value == pytest.approx(metrics.roc_auc_score(truth != UNRELATED, own))

@@ -63,15 +63,6 @@ class Figure:
     n_people: int
 
 
-def figures(bench: Bench, answers: Answers, cuts: Cuts) -> dict[str, Figure]:
-    """Measure a system; siblings count in the figures named after them and nowhere else.
-
-    Returns:
-        By name: what `label_figures` and `score_figures` give.
-    """
-    return label_figures(bench, answers, cuts) | score_figures(bench, answers)
-
-
 def label_figures(bench: Bench, answers: Answers, cuts: Cuts) -> dict[str, Figure]:
     """Measure what depends on thresholds.
 

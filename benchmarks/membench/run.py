@@ -100,7 +100,7 @@ class Row:
         metric: The bundle that it is here; None: it needs none.
         n_real: Images in the base, distractors among them.
         n_distractors: Images in the base that nothing was copied from.
-        found: Figures by name, as `figures.figures` gives them.
+        found: Figures by name, as `figures.label_figures` and `figures.score_figures` give them.
     """
 
     domain: str

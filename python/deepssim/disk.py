@@ -33,7 +33,7 @@ def make_private_folder(path: Path) -> Path:
     return path
 
 
-def check_writable(folder: Path) -> Path:
+def check_writable(folder: Path) -> None:
     """Make a folder as `make_private_folder` does, and see that files can be made in it before anything is done.
 
     Raises:
@@ -46,7 +46,6 @@ def check_writable(folder: Path) -> Path:
         probe.unlink()
     except OSError as error:
         raise UsageError(f"nothing can be written to {folder}: {error.strerror}; name another folder") from error
-    return folder
 
 
 def _sync_folder(folder: Path) -> None:

@@ -199,6 +199,19 @@ class Store:
         if done != len(out):
             raise StoreError(f"the store {self.path} has no rows {first + done} to {first + len(out)}")
 
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read rows in any order, ``(len(rows), dim)``; one that comes again is read once, neighbours together.
+
+        Raises:
+            StoreError: A file ended early.
+        """
+        wanted, inverse = np.unique(rows, return_inverse=True)
+        out = np.empty((len(wanted), self.dim), np.float32)
+        starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
+        for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(wanted)], strict=True):
+            self.read_rows(int(wanted[start]), out[start:stop])
+        return out[inverse]
+
     def _read_range(self, shard: Shard, offset: int, first: int, out: NDArray[np.float32]) -> None:
         path = self.path / shard.embeddings
         view = memoryview(out.view(np.uint8).reshape(-1).data)

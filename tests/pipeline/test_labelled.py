@@ -21,7 +21,7 @@ from deepssim.embed import Encoder
 from deepssim.errors import StoreError, UsageError
 from deepssim.images import read_image
 from deepssim.labelled import find_keys, read_labelled
-from deepssim.labelled.images import ImagePairs, scores_from_images
+from deepssim.labelled.images import ImagePairs
 from deepssim.labelled.scores import default_calibration
 from deepssim.labelled.stored import scores_from_matrix, scores_from_stores
 from deepssim.metric import load_metric
@@ -166,7 +166,7 @@ def test_keys_find_images_by_text_then_file_then_folder_and_stem():
 
 def test_ssim_of_images_is_that_of_the_matrix_file(layout, sides, tmp_path, deepssim):
     pairs = read_labelled(layout / "pairs.csv")
-    wanted = scores_from_images(pairs, layout, "ssim").scores
+    wanted = ImagePairs(pairs, layout).scores("ssim").scores
     for suffix, tolerance in ((".npy", 1e-6), (".npz", 5e-4)):
         matrix = tmp_path / f"ssim{suffix}"
         done = deepssim("matrix", "ssim", sides / "real", sides / "synthetic", "--out", matrix)
@@ -181,7 +181,7 @@ def test_ssim_of_images_is_that_of_the_matrix_file(layout, sides, tmp_path, deep
 def test_stores_images_and_a_matrix_of_the_same_embeddings_give_equal_scores(layout, sides, stores, tmp_path):
     pairs = read_labelled(layout / "pairs.csv")
     embedded = scores_from_stores(pairs, stores / "real", stores / "synthetic")
-    images = scores_from_images(pairs, layout, "brain")
+    images = ImagePairs(pairs, layout).scores("brain")
     assert embedded.metric == images.metric == "brain"
     assert embedded.calibration == images.calibration == load_metric("brain").calibration()
     np.testing.assert_array_equal(embedded.scores, images.scores)
@@ -219,7 +219,7 @@ def test_registered_pairs_are_judged_as_a_run_judges_them(layout, stores, tmp_pa
     assert done.returncode == 0, done.stderr
     with (tmp_path / "run" / "matches.csv").open() as file:
         seen = {(row["real_id"], row["synthetic_id"]): row for row in csv.DictReader(file)}
-    scores = scores_from_images(pairs, layout, "verified")
+    scores = ImagePairs(pairs, layout).scores("verified")
     words = {0: "unrelated", 1: "exact", 2: "near"}
     for k, (real, synthetic) in enumerate(zip(pairs.real_keys, pairs.synthetic_keys, strict=True)):
         row = seen[f"{real.replace('___', '/')}.png", f"{synthetic.replace('___', '/')}.png"]
@@ -255,9 +255,9 @@ def test_slices_of_volumes_are_named_and_how_is_said(tmp_path):
         nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / f"{name}.nii.gz")
     whole = read_labelled(listed(tmp_path, "real_key,synth_key,label\na.nii.gz,b.nii.gz,1\n"))
     with pytest.raises(UsageError, match="written PATH#axial40"):
-        scores_from_images(whole, tmp_path, "ncc")
+        ImagePairs(whole, tmp_path).scores("ncc")
     text = "real_key,synth_key,label\na.nii.gz#axial2,b.nii.gz#axial2,1\na.nii.gz#axial2,b.nii.gz#axial3,0\n"
-    found = scores_from_images(read_labelled(listed(tmp_path, text)), tmp_path, "ncc").scores
+    found = ImagePairs(read_labelled(listed(tmp_path, text)), tmp_path).scores("ncc").scores
     assert found[0] == pytest.approx(1)
     assert found[1] == pytest.approx(np.corrcoef(volume[..., 2].ravel(), volume[..., 3].ravel())[0, 1], abs=1e-6)
 
@@ -267,7 +267,7 @@ def test_sizes_that_differ_need_a_resize(layout, tmp_path):
     save(tmp_path / "a" / "gen.png", np.repeat(np.repeat(render(make_patient(1), noise_seed=1), 2, 0), 2, 1))
     pairs = read_labelled(listed(tmp_path, "real_key,synth_key,label\na___training,a___gen,1\n"))
     with pytest.raises(UsageError, match=r"272 x 224 .* --resize 136x112"):
-        scores_from_images(pairs, tmp_path, "ssim")
+        ImagePairs(pairs, tmp_path).scores("ssim")
     assert ImagePairs(pairs, tmp_path, size=(136, 112)).scores("ssim").scores[0] == pytest.approx(1, abs=1e-6)
 
 

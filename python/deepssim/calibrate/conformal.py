@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deepssim.calibration import Curve
 from deepssim.errors import UsageError
-from deepssim.statistics import LEVEL
+from deepssim.statistics import LEVEL, RESAMPLES
 
 __all__ = [
     "RateCut",
@@ -29,7 +29,6 @@ __all__ = [
     "sensitivity",
 ]
 
-RESAMPLES = 2000
 _TOLERANCE = 1e-9
 _CURVE_POINTS = 100
 _DECIMALS = 4
@@ -230,7 +229,7 @@ def sensitivity(unrelated: Floats | None, copies: Floats | None = None) -> Curve
         >>> curve.cuts[0], curve.unrelated[0], curve.copies[-1]
         (0.1, 1.0, 0.0)
     """
-    known = [np.sort(np.asarray(values, np.float64)) for values in (unrelated, copies) if values is not None]
+    known = [np.asarray(values, np.float64) for values in (unrelated, copies) if values is not None]
     joined = np.concatenate(known)
     if len(joined) == 0:
         raise UsageError("there are no scores to draw a curve of")

@@ -205,7 +205,7 @@ def _across_people(run: _Run, whole: Reference, queries: Store) -> UnrelatedScor
             of_base = _names(base)
             for first in range(0, len(rows), PART_IMAGES):
                 some = rows[first : first + PART_IMAGES]
-                part = matcher.match_rows(_gather(queries, some), 0, _subjects(queries, records, some, matcher))
+                part = matcher.match_rows(queries.gather(some), 0, _subjects(queries, records, some, matcher))
                 found, at = _best([part])
                 values[some] = found
                 for row, person in zip(some.tolist(), of_base[at].tolist(), strict=True):
@@ -407,14 +407,6 @@ def _people_of(table: pa.Table) -> NDArray[np.str_]:
     pairs = zip(table["group"].to_pylist(), table["id"].to_pylist(), strict=True)
     # No person is called like an image.
     return np.array([f"image {image}" if group is None else f"person {group}" for group, image in pairs], np.str_)
-
-
-def _gather(store: Store, rows: Ints) -> NDArray[np.float32]:
-    out = np.empty((len(rows), store.dim), np.float32)
-    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
-        store.read_rows(int(rows[start]), out[start:stop])
-    return out
 
 
 def _subjects(store: Store, records: pa.Table, rows: Ints, matcher: Matcher) -> list[Subject]:

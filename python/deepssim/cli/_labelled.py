@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from deepssim.cli._options import Dimensions
+from deepssim.cli._options import Dimensions, apply_options
 
 if TYPE_CHECKING:
     from deepssim.labelled import LabelledPairs
@@ -60,9 +60,7 @@ def labelled_options(function: F) -> F:
                      help="Who is the person of a real image, where the list has no column group: auto (the store, "
                      "else the folder that the key names), parent (the folder), regex:PATTERN, none."),
     ]  # fmt: skip
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return apply_options(options, function)
 
 
 def read_scores(
@@ -95,7 +93,7 @@ def read_scores(
         found.append(scores_from_matrix(pairs, path, _nth(real_indices, k), _nth(synthetic_indices, k), name))
     for real, synthetic in zip(real_store, synthetic_store, strict=True):
         found.append(scores_from_stores(pairs, real, synthetic))
-        if group_by == "auto":
+        if group_by == "auto" and not pairs.has_own_people:
             pairs = with_groups(pairs, groups_of_store(real, pairs.real_keys), f"groups of the store {real}")
     if images is not None:
         source = ImagePairs(pairs, images, perturb_seed=perturb, perturb_both=perturb_both, size=resize,

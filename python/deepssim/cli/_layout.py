@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from deepssim.cli._options import echo_json
+from deepssim.cli._options import apply_options, echo_json
 
 if TYPE_CHECKING:
     from deepssim.progress import Progress
@@ -53,9 +53,7 @@ def layout_options(function: F) -> F:
                      help="Where the metric runs on images; cuda is an error where there is none."),
         click.option("--use-gpu", is_flag=True, help="As --device auto, with a warning where there is no GPU."),
     ]  # fmt: skip
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return apply_options(options, function)
 
 
 def refuse_others(ctx: click.Context, *, is_layout: bool) -> None:

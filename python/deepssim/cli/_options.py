@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -47,7 +47,8 @@ class Dimensions(click.ParamType[tuple[int, int]]):
         return int(match[1]), int(match[2])
 
 
-def _apply(options: list[Callable[[F], F]], function: F) -> F:
+def apply_options(options: Sequence[Callable[[F], F]], function: F) -> F:
+    """Add options in the order in which a help text shows them."""
     for option in reversed(options):
         function = option(function)
     return function
@@ -55,7 +56,7 @@ def _apply(options: list[Callable[[F], F]], function: F) -> F:
 
 def talk_options(function: F) -> F:
     """Add ``--json`` and ``--quiet``."""
-    return _apply(
+    return apply_options(
         [
             click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."),
             click.option("--quiet", "-q", is_flag=True, help="No progress on stderr."),
@@ -66,7 +67,7 @@ def talk_options(function: F) -> F:
 
 def image_options(function: F) -> F:
     """Add what says how images are read."""
-    return _apply(
+    return apply_options(
         [
             click.option(
                 "--group-by",
@@ -84,7 +85,7 @@ def image_options(function: F) -> F:
 
 def volume_options(function: F) -> F:
     """Add what says which images files hold."""
-    return _apply(
+    return apply_options(
         [
             click.option(
                 "--slices",
@@ -114,7 +115,7 @@ def volume_options(function: F) -> F:
 
 def run_options(function: F) -> F:
     """Add threads, device and metric."""
-    return _apply(
+    return apply_options(
         [
             click.option(
                 "--metric",
@@ -145,7 +146,7 @@ def threads_option(function: F) -> F:
 
 def match_options(function: F) -> F:
     """Add what says how synthetic images are matched and judged."""
-    return _apply(
+    return apply_options(
         [
             search_options,
             click.option(
@@ -187,7 +188,7 @@ def match_options(function: F) -> F:
 
 def search_options(function: F) -> F:
     """Add what says how the nearest real images of synthetic ones are found."""
-    return _apply(
+    return apply_options(
         [
             click.option(
                 "--k",

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from deepssim.cli._labelled import labelled_options
-from deepssim.cli._options import echo_json, image_options, run_options, search_options, talk_options, threads_option
+from deepssim.cli._options import (
+    apply_options,
+    echo_json,
+    image_options,
+    run_options,
+    search_options,
+    talk_options,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from deepssim.calibrate.unrelated import RunOptions
@@ -32,14 +40,8 @@ def command() -> None:
     """
 
 
-def _apply(options: Sequence[Callable[[F], F]], function: F) -> F:
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
 def _file_options(function: F) -> F:
-    return _apply(
+    return apply_options(
         [
             click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.json",
                          help="The calibration; a calibration that is there is replaced."),
@@ -50,7 +52,7 @@ def _file_options(function: F) -> F:
 
 
 def _rate_options(function: F) -> F:
-    return _apply(
+    return apply_options(
         [
             click.option("--fpr", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01,
                          show_default=True, help="Rate of false positives per image."),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from deepssim.cli._labelled import input_paths, labelled_options, read_scores
-from deepssim.cli._options import echo_json, talk_options, threads_option
+from deepssim.cli._options import apply_options, echo_json, talk_options, threads_option
 from deepssim.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ def figure_options(function: F) -> F:
                      help="safe: told apart with every kind of colour blindness; reference: the published green, "
                      "orange and red, and its words."),
     ]  # fmt: skip
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return apply_options(options, function)
 
 
 def scored_options(function: F) -> F:
@@ -69,9 +67,7 @@ def scored_options(function: F) -> F:
         threads_option,
         talk_options,
     ]  # fmt: skip
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return apply_options(options, function)
 
 
 @click.group("plot")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deepssim.cli._options import Dimensions, F, _apply, echo_json, talk_options
+from deepssim.cli._options import Dimensions, F, apply_options, echo_json, talk_options
 from deepssim.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ MOST_SEED = 2**31 - 1
 
 def _run_options(function: F) -> F:
     """Add what every run can be asked."""
-    return _apply(
+    return apply_options(
         [
             click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
                          help="cuda is an error where there is none; several GPUs by accelerate launch."),
@@ -47,7 +47,7 @@ def _run_options(function: F) -> F:
 
 def _people_options(function: F) -> F:
     """Add what says who is who."""
-    return _apply(
+    return apply_options(
         [
             click.option("--validation-images-dir", "validation_images", type=click.Path(path_type=Path, exists=True),
                          help="Real images of people who select the weights; without: a part of the people."),

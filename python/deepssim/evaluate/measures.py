@@ -44,7 +44,7 @@ class Measures:
         self.labels = None if scores.calibration is None else scores.labels()
         is_exact, is_unrelated = truth == EXACT, truth == UNRELATED
         self.contrasts = {
-            "exact": Contrast(_score_of_exact(scores), is_exact, ~is_exact),
+            "exact": Contrast(_score_of_exact(scores, self.labels), is_exact, ~is_exact),
             "copies": Contrast(scores.scores, ~is_unrelated, is_unrelated),
         }
         self._silhouette = Silhouette(scores.scores, truth)
@@ -78,19 +78,17 @@ def rate_name(share: float, contrast: str) -> str:
     return f"tpr_{100 * share:g}_{contrast}"
 
 
-def _score_of_exact(scores: PairScores) -> Scores:
+def _score_of_exact(scores: PairScores, labels: Labels | None) -> Scores:
     """Return what tells exact copies from all others.
 
     Of registered pairs that is S2, of those whose S1 makes them copies; the others come after all of these, by S1.
     """
     if scores.detail is None:
         return scores.scores
-    if scores.calibration is None:
+    if labels is None:
         return scores.detail
-    threshold = scores.calibration.near
-    is_near = scores.scores >= threshold.value if threshold.comparison == ">=" else scores.scores > threshold.value
     lowest = min(float(scores.detail.min()), 0.0)
-    return np.where(is_near, scores.detail, scores.scores - float(scores.scores.max()) + lowest - 1)
+    return np.where(labels != UNRELATED, scores.detail, scores.scores - float(scores.scores.max()) + lowest - 1)
 
 
 def _label_figures(confusion: NDArray[np.float64]) -> Draws:

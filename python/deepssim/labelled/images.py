@@ -327,34 +327,3 @@ class _Gallery:
 
     def working_image(self, row: int) -> Working:
         return self.images[row]
-
-
-def scores_from_images(
-    pairs: LabelledPairs,
-    folder: Path,
-    metric: str,
-    *,
-    perturb_seed: int | None = None,
-    perturb_both: bool = False,
-    threads: int = 0,
-    progress: Progress | None = None,
-) -> PairScores:
-    """Score pairs from their images; see `ImagePairs`, which several metrics share.
-
-    Args:
-        pairs: The list.
-        folder: What its keys are relative to.
-        metric: "ssim", "fsim", "ncc", "verified" (or "verified.brain" and so on), an installed metric, or a bundle.
-        perturb_seed: Show synthetic images perturbed; None: as they are.
-        perturb_both: Show real ones perturbed too.
-        threads: 0: all that this process may use.
-        progress: Told of what is done.
-
-    Raises:
-        UsageError: Images are not there (all are named), or cannot be read or compared; the metric is unknown.
-        MetricError: A bundle cannot be read or run.
-    """
-    source = ImagePairs(
-        pairs, folder, perturb_seed=perturb_seed, perturb_both=perturb_both, threads=threads, progress=progress
-    )
-    return source.scores(metric)

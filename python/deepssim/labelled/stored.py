@@ -100,7 +100,7 @@ def scores_from_stores(pairs: LabelledPairs, real: Path, synthetic: Path) -> Pai
     step = max(1, _BLOCK_BYTES // (4 * stores[0].dim))
     for start in range(0, len(order), step):
         chosen = order[start : start + step]
-        rows = [_gather(store, at[chosen]) for store, at in zip(stores, places, strict=True)]
+        rows = [store.gather(at[chosen]) for store, at in zip(stores, places, strict=True)]
         out[chosen] = exact_scores(rows[0], rows[1])
     name, bundle = str(first["name"]), _bundle(str(first["name"]), str(first["hash"]))
     condition = _condition_of(stores, bundle)
@@ -131,16 +131,6 @@ def _condition_of(stores: tuple[Store, Store], bundle: Metric | None) -> str:
 def _names_of(store: Store) -> tuple[list[str], list[str]]:
     table = store.records(["id", "path"])
     return table["id"].to_pylist(), table["path"].to_pylist()
-
-
-def _gather(store: Store, rows: Places) -> NDArray[np.float32]:
-    """Read rows of a store, ``(len(rows), dim)``; each is read once, neighbours together."""
-    wanted, inverse = np.unique(rows, return_inverse=True)
-    out = np.empty((len(wanted), store.dim), np.float32)
-    starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(wanted)], strict=True):
-        store.read_rows(int(wanted[start]), out[start:stop])
-    return out[inverse]
 
 
 def _bundle(name: str, digest: str) -> Metric | None:

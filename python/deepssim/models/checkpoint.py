@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from deepssim.disk import replacing
-from deepssim.errors import MetricError
+from deepssim.errors import MetricError, UsageError
 
 __all__ = [
     "ARCHITECTURES",
@@ -173,9 +173,16 @@ def _shown(value: object) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file of weights, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file, hexadecimal.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: Path | str, what: str) -> None:

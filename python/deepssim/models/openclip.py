@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 from deepssim.errors import MetricError, UsageError
 from deepssim.extras import require
 from deepssim.input_rule import InputRule
-from deepssim.models.archive import read_archive
 from deepssim.models.blocks import unit_rows
 from deepssim.models.checkpoint import Description, file_sha256, load_weights
 from deepssim.models.pretrained import read_weights
@@ -224,7 +222,7 @@ def _tower(open_clip: Any, found: _Model) -> nn.Module:
 
 def _load(visual: nn.Module, path: Path, name: str) -> None:
     """Load the weights of an image tower out of those of a whole model, or of the tower alone."""
-    state: Mapping[str, Any] = read_archive(path) if _is_archive(path) else read_weights(path, _WANTED)
+    state: Mapping[str, Any] = read_weights(path, _WANTED)
     for around in ("state_dict", "model"):
         if isinstance(state.get(around), Mapping):
             state = state[around]
@@ -232,15 +230,6 @@ def _load(visual: nn.Module, path: Path, name: str) -> None:
     if any(key.startswith(_VISUAL) for key in state):
         state = {key.removeprefix(_VISUAL): value for key, value in state.items() if key.startswith(_VISUAL)}
     load_weights(visual, {key: value.float() for key, value in state.items()}, path, f"the image tower of {name}")
-
-
-def _is_archive(path: Path) -> bool:
-    """Return whether a file is TorchScript, as OpenAI published its models."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(entry.endswith("/constants.pkl") for entry in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
 
 
 def _preprocessing(found: _Model, visual: nn.Module) -> tuple[InputRule, tuple[float, ...], tuple[float, ...]]:

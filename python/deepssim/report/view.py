@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from deepssim.metric import l2_distance
 from deepssim.report import figures, text
 from deepssim.report.data import Control, Rate, Summary, Threshold
 from deepssim.report.pseudonyms import Names
@@ -119,9 +119,7 @@ def condition(summary: Summary, label: str) -> str:
     if not summary.is_verified:
         if summary.metric.similarity != "l2":
             return shown
-        # Of rows of norm 1: the score is their inner product s, the distance sqrt(2 - 2 s).
-        distance = math.sqrt(max(0.0, 2.0 - 2.0 * one.value))
-        return f"{shown} (distance {'≤' if one.comparison == '>=' else '<'} {distance:.4g})"
+        return f"{shown} (distance {'≤' if one.comparison == '>=' else '<'} {l2_distance(one.value):.4g})"
     return f"near, and S2 {shown}" if label == "exact" else f"S1 {shown}"
 
 

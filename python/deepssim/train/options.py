@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deepssim.errors import UsageError
+from deepssim.models.checkpoint import file_sha256
 from deepssim.train.recipes import Recipe, recipe_named
 
-__all__ = ["DEVICES", "GROUP_BY", "VALID_PART", "PeopleOptions", "RunOptions", "TrainOptions", "file_sha256"]
+__all__ = ["DEVICES", "GROUP_BY", "VALID_PART", "PeopleOptions", "RunOptions", "TrainOptions"]
 
 DEVICES = ("auto", "cpu", "cuda")
 GROUP_BY = "auto"
@@ -133,16 +132,3 @@ class TrainOptions(PeopleOptions):
         if self.pairs is not None:
             asked["pairs_sha256"] = file_sha256(self.pairs)
         return asked
-
-
-def file_sha256(path: Path) -> str:
-    """Return the digest of a file.
-
-    Raises:
-        UsageError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
