@@ -147,6 +147,12 @@ def test_stores_give_the_same_as_the_images(layout, encoder, tmp_path):
     score_stores(stores[0], stores[1], Folders.under(tmp_path / "b"))
     for name in ("matrices/pixel.npz", "indices/pixel.synth.npz", "embeddings/pixel/p3___gen-1.npz"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    # What an earlier run wrote, here of other real images, is not touched by one that cannot be.
+    score_stores(stores[1], stores[0], Folders.under(tmp_path / "d"))
+    before = {path: path.read_bytes() for path in (tmp_path / "d").rglob("*.npz")}
+    with pytest.raises(MemoryLimitError):
+        score_stores(stores[0], stores[1], Folders.under(tmp_path / "d"), ScoreOptions(memory_limit=1000))
+    assert {path: path.read_bytes() for path in (tmp_path / "d").rglob("*.npz")} == before
     with pytest.raises(UsageError, match="perturb"):
         score_stores(stores[0], stores[1], Folders.under(tmp_path / "c"), ScoreOptions(perturb_seed=1))
     manifest = json.loads((tmp_path / "real/manifest.json").read_text())

@@ -105,7 +105,7 @@ def write_embeddings(folder: Path, store: Store, names: Sequence[str], advance: 
 
 def read_embeddings(
     folder: Path, out: Path, metric: str, *, is_centred: bool, advance: Callable[[int], None]
-) -> tuple[tuple[Store, Store], list[Skipped]]:
+) -> tuple[tuple[Store, Store], dict[str, list[Skipped]]]:
     """Read a folder of embeddings into two stores, the images called ``training`` and all others.
 
     Args:
@@ -116,7 +116,7 @@ def read_embeddings(
         advance: Called with the number of files read.
 
     Returns:
-        The stores, with rows of length 1, and the images whose embedding has no direction.
+        The stores, with rows of length 1, and of each set the images whose embedding has no direction.
 
     Raises:
         UsageError: Files cannot be read, lengths differ, or there are no real or no synthetic images.
@@ -129,7 +129,7 @@ def read_embeddings(
             f"{folder} holds {n_real:,} embeddings of images called {REAL_NAME} and {len(names) - n_real:,} others: "
             "both are needed"
         )
-    skipped: list[Skipped] = []
+    skipped: dict[str, list[Skipped]] = {"real": [], "synthetic": []}
     dims: dict[int, str] = {}
 
     def chunks(wanted: bool) -> Iterator[tuple[Floats, list[str], None]]:
@@ -146,7 +146,7 @@ def read_embeddings(
                     f"{b:,}; make them again"
                 )
             units, good = _unit_rows(np.stack(rows), is_centred)
-            skipped.extend(
+            skipped["real" if wanted else "synthetic"].extend(
                 Skipped(name, f"{name}{_SUFFIX}", "constant", "its embedding has no direction")
                 for name, is_good in zip(part, good.tolist(), strict=True)
                 if not is_good

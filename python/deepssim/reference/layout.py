@@ -5,6 +5,7 @@ In ``UID/NAME.png`` the image called ``training`` is the real one, and all other
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -142,8 +143,9 @@ def list_keys(folder: str | Path, keys: Sequence[str], options: ImageOptions | N
             f"{some(missing, _SHOWN)}; the key uid___name is the file uid/name.png"
         )
     chosen = [place for place in found if place is not None]
-    if len(set(chosen)) < len(chosen):
-        twice = [key for key, place in zip(keys, chosen, strict=True) if chosen.count(place) > 1]
+    counts = Counter(chosen)
+    if len(counts) < len(chosen):
+        twice = [key for key, place in zip(keys, chosen, strict=True) if counts[place] > 1]
         raise UsageError(f"keys name one image twice: {some(twice, _SHOWN)}")
     return replace(single_images(listing, np.array(chosen, np.intp)), ignored=[])
 

@@ -37,7 +37,7 @@ from deepssim.reference.embeddings import (
 )
 from deepssim.reference.files import read_index, write_index, write_matrix
 from deepssim.reference.layout import split_layout
-from deepssim.reference.names import REAL_NAME, SEPARATOR, identifiers, refuse_unnameable
+from deepssim.reference.names import identifiers, refuse_unnameable
 from deepssim.reference.record import write_record
 from deepssim.store import Store
 from deepssim.store_build import build_store
@@ -250,10 +250,7 @@ def score_embeddings(
             for left in work.glob("*/*"):
                 left.unlink()
             stores, skipped = read_embeddings(source, work, options.name, is_centred=is_centred, advance=advance)
-        divided = {
-            name: [i for i in skipped if i.id.endswith(f"{SEPARATOR}{REAL_NAME}") == (name == "real")] for name in _SETS
-        }
-        return job.finish(stores, divided, provider=None, are_names=True)
+        return job.finish(stores, skipped, provider=None, are_names=True)
 
 
 def refuse_inside(listing: Listing, folders: Folders) -> None:
@@ -308,6 +305,7 @@ class _Job:
         are_names: bool = False,
     ) -> Scored:  # fmt: skip
         """Write everything."""
+        self.band_rows(len(stores[1]), stores[0].dim)  # before what an earlier run wrote is touched
         names = [_names(store, are_names) for store in stores]
         if self.embeddings is not None:
             self._write_embeddings(self.embeddings, stores, names)
