@@ -22,7 +22,7 @@ from deepssim.disk import LOCK, locked, make_private_folder, remove_leftovers, w
 from deepssim.domain import AUTO
 from deepssim.errors import UsageError
 from deepssim.evidence import Verifier
-from deepssim.images import Image, ImageOptions, list_images
+from deepssim.images import Image, ImageOptions, ImageStream, list_images
 from deepssim.inputs import (
     base_warnings,
     check_distinct,
@@ -135,7 +135,7 @@ class AuditResult:
 
 def audit(
     real: str | Path,
-    synthetic: str | Path,
+    synthetic: str | Path | ImageStream,
     out: str | Path,
     *,
     holdout: str | Path | None = None,
@@ -146,7 +146,8 @@ def audit(
 
     Args:
         real: Images that the generator was trained on: folder, file, manifest, or a store of them.
-        synthetic: Images that it made, likewise.
+        synthetic: Images that it made, likewise; or a stream of them (`deepssim.images.open_stream`, or a sampler), of
+            which ``images/`` in the folder keeps what is flagged, the nearest few and a sample.
         out: Folder of the results; made if missing, and continued if a run was cut short in it.
         holdout: Comparable real images that it never saw: the control.
         options: How; the defaults serve most.
@@ -155,6 +156,8 @@ def audit(
     Raises:
         DeepSSIMError: With one line that says what to do.
     """
+    if not isinstance(synthetic, str | Path):
+        raise UsageError("a stream of images cannot be audited yet")
     check_distinct({"real": real, "synthetic": synthetic, "holdout": holdout, "output": out})
     run = _Run(Path(out), options or AuditOptions(), progress or Silent())
     with locked(run.out):

@@ -34,6 +34,10 @@ class ImageError(DeepSSIMError):
         self.code = code
 
 
+class StreamError(DeepSSIMError):
+    """A stream of images breaks off, is damaged or is empty; what came before is kept."""
+
+
 class StoreError(DeepSSIMError):
     """A store of embeddings is missing, damaged, stale or of another metric."""
 

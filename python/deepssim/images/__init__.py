@@ -8,6 +8,7 @@ as a `Skipped` with a code and a reason; nothing is dropped in silence and no ba
 from __future__ import annotations
 
 from deepssim.images.formats import READER_VERSION, decoder_versions
+from deepssim.images.incoming import image_of
 from deepssim.images.listing import list_images
 from deepssim.images.stream import listing_digest, listing_signature, read_image, read_tasks
 from deepssim.images.types import (
@@ -16,6 +17,7 @@ from deepssim.images.types import (
     FileEntry,
     Image,
     ImageOptions,
+    ImageStream,
     Listing,
     ReadTask,
     Skipped,
@@ -29,11 +31,13 @@ __all__ = [
     "FileEntry",
     "Image",
     "ImageOptions",
+    "ImageStream",
     "Listing",
     "ReadTask",
     "Skipped",
     "TaskResult",
     "decoder_versions",
+    "image_of",
     "list_images",
     "listing_digest",
     "listing_signature",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,3 +187,42 @@ class Listing:
     tasks: Sequence[ReadTask]
     n_expected: int
     with_file_groups: bool
+
+
+class ImageStream(Protocol):
+    """Images that come one after the other and are nowhere on disk: from a pipe, or as a model makes them.
+
+    Whoever takes them works on them at once and keeps few. Ids are unique in the stream; they and the pixels of each
+    image decide whether a stream that is given again is the same.
+    """
+
+    @property
+    def source(self) -> str:
+        """What a person calls it; stands in the record of a run."""
+
+    @property
+    def n_expected(self) -> int:
+        """Images to expect, 0 where that is not known."""
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether `images` can begin at any image.
+
+        What can, such as a sampler with one seed for each image, answers for it by its `signature` that the images
+        before are the same as in an earlier run. What cannot, such as a pipe, is read from its beginning, and its
+        images are compared with what was recorded of them.
+        """
+
+    def images(self, first: int = 0) -> Iterator[Image | Skipped]:
+        """Yield what comes, in order; read once.
+
+        Args:
+            first: Number of the image, or of what was left out in its place, to begin with; 0 where it is not
+                seekable.
+
+        Raises:
+            StreamError: It breaks off or is damaged. What was yielded before is good.
+        """
+
+    def signature(self) -> dict[str, Any]:
+        """Return what tells it from other streams before anything is read, as values that JSON can hold."""
