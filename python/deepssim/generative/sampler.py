@@ -1,0 +1,209 @@
+"""Images made of noise by a latent diffusion model, whatever runs its networks.
+
+An image is a function of the model, its record's identifier and condition, its number, the seed and the number of
+steps; nothing that was made before it matters. Networks always see batches of one size, the last one padded, since
+their last bits may depend on that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepssim.errors import MetricError, UsageError
+from deepssim.generative.schedule import ddim_steps
+
+if TYPE_CHECKING:
+    from deepssim.generative.conditions import ConditionSpec
+    from deepssim.generative.config import DiffusionConfig
+    from deepssim.generative.shapes import LatentShapes
+
+__all__ = ["Backend", "Decoder", "Denoiser", "ModelFacts", "Request", "noise_of", "sample"]
+
+Array = NDArray[np.float32]
+
+
+class Denoiser(Protocol):
+    """Predicts the noise of latents."""
+
+    def __call__(self, latents: Array, timestep: int, context: Array | None) -> Array:
+        """Predict.
+
+        Args:
+            latents: ``(batch, channels, height, width)`` in the padded shape.
+            timestep: Of the training schedule, the same for all.
+            context: Conditions ``(batch, 1, dim)``; None: the model takes none.
+
+        Returns:
+            As `latents`.
+        """
+
+
+class Decoder(Protocol):
+    """Makes images of latents of the VAE's space."""
+
+    def __call__(self, latents: Array) -> Array:
+        """Decode.
+
+        Args:
+            latents: ``(batch, channels, height, width)``, cropped and divided by the scale factor.
+
+        Returns:
+            Images ``(batch, height, width)``, about 0 to 1.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a sampler has to know of a model.
+
+    Attributes:
+        shapes: Of images and latents.
+        scale_factor: Latents of the diffusion are those of the VAE times this.
+        diffusion: Schedule of the training.
+        conditions: What the U-Net is conditioned on.
+        vae_hash: SHA-256 of the VAE's weights.
+        fingerprint: SHA-256 of both networks' weights.
+        is_guidable: Whether conditions were dropped in training, so that a zero condition means none.
+    """
+
+    shapes: LatentShapes
+    scale_factor: float
+    diffusion: DiffusionConfig
+    conditions: ConditionSpec
+    vae_hash: str
+    fingerprint: str
+    is_guidable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A model, ready to run.
+
+    Attributes:
+        denoise: The U-Net.
+        decode: The VAE's decoder.
+        facts: Of the model.
+        name: ``"torch"`` or ``"onnx"``.
+        batch: Images at a time, always.
+        device: What it runs on, in a word.
+    """
+
+    denoise: Denoiser
+    decode: Decoder
+    facts: ModelFacts
+    name: str
+    batch: int
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One image that is asked for.
+
+    Attributes:
+        uid: Identifier of its record.
+        number: Of the image among those of the record, from 0.
+        context: Condition ``(1, dim)`` float32; None: the model takes none.
+    """
+
+    uid: str
+    number: int
+    context: Array | None = None
+
+
+def noise_of(seed: int, uid: str, number: int, shape: Sequence[int]) -> Array:
+    """Return the noise that an image begins as: standard normal, a function of the arguments alone.
+
+    Args:
+        seed: Of the run, at least 0.
+        uid: Identifier of the record.
+        number: Of the image, from 0.
+        shape: Of the latents.
+
+    Returns:
+        Float32 of that shape, from a Philox generator (Salmon et al., SC 2011) seeded with all three.
+
+    Example:
+        >>> first = noise_of(0, "p07", 3, (3, 36, 28))
+        >>> first.shape, bool((first == noise_of(0, "p07", 3, (3, 36, 28))).all())
+        ((3, 36, 28), True)
+    """
+    digest = hashlib.sha256(uid.encode("utf-8", "surrogateescape")).digest()
+    words = np.frombuffer(digest, "<u4").tolist()
+    sequence = np.random.SeedSequence([seed, number], spawn_key=words)
+    generator = np.random.Generator(np.random.Philox(sequence))
+    return generator.standard_normal(tuple(shape), np.float32)
+
+
+def sample(
+    backend: Backend, requests: Iterable[Request], *, steps: int = 50, guidance: float = 1.0, seed: int = 0
+) -> Iterator[Array]:
+    """Make images by DDIM sampling, batch by batch.
+
+    Args:
+        backend: The model.
+        requests: What is asked for; read as far as the next batch.
+        steps: Of sampling.
+        guidance: Weight ``g`` of the condition: noise is ``n0 + g (n - n0)``, n0 without and n with it (Ho and
+            Salimans, Classifier-Free Diffusion Guidance, 2022, in the form where 1 is no guidance).
+        seed: With record and number, what the noise is drawn by.
+
+    Yields:
+        Float32 ``(height, width)``, one for each request, in order; about 0 to 1, not clipped.
+
+    Raises:
+        UsageError: Guidance of a model that cannot be guided, or steps that are too many.
+        MetricError: An image is not finite.
+    """
+    facts = backend.facts
+    has_context = facts.conditions.kind != "none"
+    _check_guidance(facts, guidance)
+    coefficients = ddim_steps(facts.diffusion, steps)
+    waiting = iter(requests)
+    while batch := list(islice(waiting, backend.batch)):
+        latents = np.zeros((backend.batch, *facts.shapes.padded), np.float32)
+        context = np.zeros((backend.batch, 1, facts.conditions.dim), np.float32) if has_context else None
+        for i, request in enumerate(batch):
+            latents[i] = noise_of(seed, request.uid, request.number, facts.shapes.padded)
+            if context is not None and request.context is not None:
+                context[i] = request.context
+        for step in coefficients:
+            noise = _predict(backend, latents, step.timestep, context, guidance)
+            latents = step.keep * latents + step.add * noise
+        images = backend.decode(facts.shapes.unpad(latents) / np.float32(facts.scale_factor))
+        for image, request in zip(images, batch, strict=False):
+            if not np.isfinite(image).all():
+                raise MetricError(
+                    f"image {request.number} of {request.uid!r} is not finite: the model's weights are damaged, "
+                    "or they and the VAE do not belong together"
+                )
+            yield image
+
+
+def _check_guidance(facts: ModelFacts, guidance: float) -> None:
+    if not np.isfinite(guidance) or guidance < 0:
+        raise UsageError(f"guidance is {guidance}: give a number of at least 0, 1 for none")
+    if guidance == 1:
+        return
+    if facts.conditions.kind == "none":
+        raise UsageError("the model takes no condition, so nothing can be guided: leave guidance at 1")
+    if not facts.is_guidable:
+        raise UsageError(
+            "the model was never trained without its condition, so it cannot be guided: leave guidance at 1, "
+            "or train one with a part of the conditions dropped"
+        )
+
+
+def _predict(backend: Backend, latents: Array, timestep: int, context: Array | None, guidance: float) -> Array:
+    if context is None or guidance == 1:
+        return backend.denoise(latents, timestep, context)
+    without = backend.denoise(latents, timestep, np.zeros_like(context))
+    with_condition = backend.denoise(latents, timestep, context)
+    return without + np.float32(guidance) * (with_condition - without)
