@@ -26,7 +26,7 @@ from deepssim.embed import Encoder
 from deepssim.embed_stream import embed_listing
 from deepssim.images import list_images
 from deepssim.metric import load_metric
-from deepssim.models.checkpoint import Description, build_encoder
+from deepssim.models.checkpoint import Description, build_network
 from deepssim.search import usable_processors
 
 SIZE = (136, 112)
@@ -53,7 +53,7 @@ class Files(Dataset[Tensor]):
 def published_way(paths: list[Path], workers: int) -> Callable[[], int]:
     """Return what embeds files as the published implementation does."""
     arguments = {"dim": 256, "dropout": 0.33}
-    network = build_encoder(Description("convnext-base", arguments, *SIZE, "deepssim", {})).eval()
+    network = build_network(Description("convnext-base", arguments, *SIZE, "deepssim", {})).eval()
     scripted = torch.jit.freeze(torch.jit.trace(network, torch.rand(BATCH, 1, *SIZE)).eval())
 
     def run() -> int:

@@ -17,7 +17,7 @@ torchvision = pytest.importorskip("torchvision")
 
 from deepssim.calibration import Calibration  # noqa: E402
 from deepssim.errors import MetricError, UsageError  # noqa: E402
-from deepssim.models.checkpoint import Description, build_encoder, load_encoder, save_encoder  # noqa: E402
+from deepssim.models.checkpoint import Description, build_network, load_encoder, save_network  # noqa: E402
 from deepssim.models.dar import Dar, describe_dar, load_dar, load_start  # noqa: E402
 from deepssim.phantom import make_cohort  # noqa: E402
 from deepssim.train import dar as room  # noqa: E402
@@ -181,7 +181,7 @@ def test_a_checkpoint_of_ours_is_loaded_as_it_was_trained(trained, tmp_path):
     with pytest.raises(UsageError, match="trained on images as they are"):
         load_dar(path, reference_axes=True)
     lite = Description("lite", {"dim": 8, "widths": [8, 8], "depths": [0]}, 34, 28)
-    save_encoder(tmp_path / "lite.safetensors", build_encoder(lite).state_dict(), lite)
+    save_network(tmp_path / "lite.safetensors", build_network(lite).state_dict(), lite)
     with pytest.raises(MetricError, match="architecture lite, not dar"):
         load_dar(tmp_path / "lite.safetensors")
 

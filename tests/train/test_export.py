@@ -24,7 +24,7 @@ from deepssim.images import list_images  # noqa: E402
 from deepssim.input_rule import InputRule  # noqa: E402
 from deepssim.metric import METADATA_KEY, load_metric  # noqa: E402
 from deepssim.models.blocks import ZScore  # noqa: E402
-from deepssim.models.checkpoint import Description, build_encoder, load_encoder, save_encoder  # noqa: E402
+from deepssim.models.checkpoint import Description, build_network, load_encoder, save_network  # noqa: E402
 from deepssim.models.convnext import ConvNextTinyGeM  # noqa: E402
 from deepssim.phantom import make_cohort  # noqa: E402
 from deepssim.store import Store  # noqa: E402
@@ -37,7 +37,7 @@ TINY = Description("lite", {"dim": 16, "widths": [8, 12, 16], "depths": [1, 1], 
 def encoder() -> torch.nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = build_encoder(TINY)
+        made = build_network(TINY)
         made(torch.rand(64, 1, 34, 28))  # running means of the batch norms
     return made.eval()
 
@@ -121,7 +121,7 @@ def test_without_real_images_phantoms_are_compared_and_counted_apart(encoder, tm
 
 def test_the_command_exports_and_embeds_the_same(encoder, deepssim, tmp_path):
     checkpoint = tmp_path / "best.safetensors"
-    save_encoder(checkpoint, encoder.state_dict(), TINY)
+    save_network(checkpoint, encoder.state_dict(), TINY)
     images = tmp_path / "images"
     images.mkdir()
     for i, (_, _, image) in enumerate(make_cohort(4, 1, seed=3)):
@@ -190,7 +190,7 @@ def test_metadata_that_is_no_description_is_named(described, encoder, tmp_path):
 
 
 def test_an_encoder_comes_out_of_its_checkpoint_as_it_was(encoder, tmp_path):
-    save_encoder(tmp_path / "best.safetensors", encoder.state_dict(), TINY)
+    save_network(tmp_path / "best.safetensors", encoder.state_dict(), TINY)
     found, description = load_encoder(tmp_path / "best.safetensors")
     assert description == TINY
     assert not found.training
@@ -201,7 +201,7 @@ def test_an_encoder_comes_out_of_its_checkpoint_as_it_was(encoder, tmp_path):
 
 def test_the_command_refuses_what_it_cannot_do_before_it_begins(deepssim, encoder, tmp_path):
     checkpoint = tmp_path / "best.safetensors"
-    save_encoder(checkpoint, encoder.state_dict(), TINY)
+    save_network(checkpoint, encoder.state_dict(), TINY)
     out = tmp_path / "x.onnx"
     for arguments, message in (
         ([checkpoint, "--out", tmp_path / "x.pt"], "must end in .onnx"),

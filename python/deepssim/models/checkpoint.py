@@ -1,7 +1,8 @@
-"""Checkpoints of encoders: weights in safetensors, and what has to be built around them.
+"""Checkpoints of networks: weights in safetensors, and what has to be built around them.
 
-A file of tensors executes nothing when it is read. Its metadata entry ``deepssim.encoder`` (JSON) names the
-architecture, its arguments and the size of the images that it was trained on.
+A file of tensors executes nothing when it is read. Its metadata entry (JSON) names the architecture, its arguments and
+the size of the images that it was trained on: ``deepssim.encoder`` in a file of an encoder, ``deepssim.network`` in one
+of a part of a generative model.
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ __all__ = [
     "ARCHITECTURES",
     "MAX_DIM",
     "METADATA_KEY",
+    "NETWORK_KEY",
     "Description",
-    "build_encoder",
+    "build_network",
     "file_sha256",
     "load_encoder",
+    "load_network",
     "load_weights",
-    "rebuild_encoder",
-    "save_encoder",
+    "rebuild_network",
+    "save_network",
 ]
 
 METADATA_KEY = "deepssim.encoder"
+NETWORK_KEY = "deepssim.network"
 # Name -> module and class, imported when one is built. Arguments are keyword arguments of the class.
 ARCHITECTURES = {
     "convnext-base": ("deepssim.models.convnext", "ConvNextBase"),
@@ -43,6 +47,13 @@ ARCHITECTURES = {
     "dar": ("deepssim.models.dar", "Dar"),
     "lite": ("deepssim.models.lite", "Lite"),
     "sscd": ("deepssim.models.sscd", "Sscd"),
+    "unet": ("deepssim.models.unet", "Unet"),
+    "vae": ("deepssim.models.vae", "Vae"),
+}
+# Parts of a generative model: what each is, and which commands take it.
+GENERATIVE = {
+    "unet": ("the U-Net of a latent diffusion model", "deepssim generate --diffusion FILE"),
+    "vae": ("a variational autoencoder", "deepssim train ldm --vae FILE or deepssim generate --vae FILE"),
 }
 
 # Elements of an embedding that the search takes.
@@ -53,14 +64,14 @@ MAX_SIDE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What an encoder is, apart from its weights.
+    """What a network is, apart from its weights.
 
     Attributes:
         architecture: One of `ARCHITECTURES`.
         arguments: Of its class, for example ``{"dim": 256}``.
         height: Rows of the images that it was trained on.
         width: Their columns.
-        name: Short name of the metric that it makes.
+        name: Short name, of the metric that an encoder makes.
         training: How it was trained: whatever a reader should know, JSON.
         similarity: Of two embeddings: one of `deepssim.metric.SIMILARITIES`.
         intensity: What its graph does to grey values, in a word.
@@ -100,8 +111,8 @@ class Description:
             raise ValueError(f"its dim is {_shown(dim)}, not a whole number of 1 to {MAX_DIM:,} elements")
 
 
-def build_encoder(description: Description) -> nn.Module:
-    """Build an encoder with fresh weights.
+def build_network(description: Description) -> nn.Module:
+    """Build a network with fresh weights.
 
     Raises:
         MetricError: The architecture or an argument is unknown, or an argument cannot be.
@@ -112,18 +123,19 @@ def build_encoder(description: Description) -> nn.Module:
         )
     module, name = ARCHITECTURES[description.architecture]
     try:
-        encoder = getattr(importlib.import_module(module), name)(**description.arguments)
+        network = getattr(importlib.import_module(module), name)(**description.arguments)
     except Exception as error:  # layers raise whatever they please at arguments that cannot be
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise MetricError(f"{description.architecture} cannot be built: {reason}") from error
-    assert isinstance(encoder, nn.Module)
-    return encoder
+    assert isinstance(network, nn.Module)
+    return network
 
 
-def save_encoder(path: Path, state: Mapping[str, Tensor], description: Description) -> None:
+def save_network(path: Path, state: Mapping[str, Tensor], description: Description) -> None:
     """Write weights and description, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    data = save(tensors, {METADATA_KEY: json.dumps(asdict(description), sort_keys=True)})
+    key = NETWORK_KEY if description.architecture in GENERATIVE else METADATA_KEY
+    data = save(tensors, {key: json.dumps(asdict(description), sort_keys=True)})
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
@@ -132,22 +144,43 @@ def load_encoder(path: Path) -> tuple[nn.Module, Description]:
     """Read an encoder, in evaluation mode on the CPU.
 
     Raises:
-        MetricError: The file is no checkpoint of an encoder, or weights are missing, superfluous or of another shape.
+        MetricError: The file is no checkpoint of an encoder (a part of a generative model: the message says which
+            commands take it), or weights are missing, superfluous or of another shape.
     """
+    state, description = _read(path)
+    if description.architecture in GENERATIVE:
+        what, command = GENERATIVE[description.architecture]
+        raise MetricError(f"{path} is {what}, and no encoder: {command} takes it")
+    return rebuild_network(description, state, path, description.architecture), description
+
+
+def load_network(path: Path) -> tuple[nn.Module, Description]:
+    """Read any network, in evaluation mode on the CPU.
+
+    Raises:
+        MetricError: The file is no checkpoint of a network, or weights are missing, superfluous or of another shape.
+    """
+    state, description = _read(path)
+    return rebuild_network(description, state, path, description.architecture), description
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Description]:
     try:
         with safe_open(path, framework="pt") as file:
-            described = (file.metadata() or {}).get(METADATA_KEY)
+            metadata = file.metadata() or {}
+            described = metadata.get(METADATA_KEY) or metadata.get(NETWORK_KEY)
             if described is None:
-                raise MetricError(f"{path} is no checkpoint of an encoder: the entry {METADATA_KEY} is missing")
+                raise MetricError(
+                    f"{path} is no checkpoint of deepssim train: the entries {METADATA_KEY} and {NETWORK_KEY} are missing"
+                )
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-        description = Description(**json.loads(described))
+        return state, Description(**json.loads(described))
     except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
-        raise MetricError(f"{path} cannot be read as a checkpoint of an encoder: {str(error)[:300]}") from error
-    return rebuild_encoder(description, state, path, description.architecture), description
+        raise MetricError(f"{path} cannot be read as a checkpoint: {str(error)[:300]}") from error
 
 
-def rebuild_encoder(description: Description, state: Mapping[str, Tensor], source: Path | str, what: str) -> nn.Module:
-    """Build an encoder around weights, in evaluation mode on the CPU.
+def rebuild_network(description: Description, state: Mapping[str, Tensor], source: Path | str, what: str) -> nn.Module:
+    """Build a network around weights, in evaluation mode on the CPU.
 
     Args:
         description: What it is.
@@ -160,11 +193,11 @@ def rebuild_encoder(description: Description, state: Mapping[str, Tensor], sourc
     """
     # Shapes first, without memory: a small file may describe a network of any size.
     with torch.device("meta"):
-        encoder = build_encoder(description)
-    _check_weights(encoder, state, source, what)
-    encoder.to_empty(device="cpu")
-    encoder.load_state_dict(dict(state))
-    return encoder.eval()
+        network = build_network(description)
+    _check_weights(network, state, source, what)
+    network.to_empty(device="cpu")
+    network.load_state_dict(dict(state))
+    return network.eval()
 
 
 def _shown(value: object) -> str:

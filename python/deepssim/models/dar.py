@@ -20,7 +20,7 @@ from deepssim.models.checkpoint import (
     Description,
     load_encoder,
     load_weights,
-    rebuild_encoder,
+    rebuild_network,
 )
 from deepssim.models.pretrained import download_weights, read_weights
 
@@ -139,7 +139,7 @@ def load_dar(
         raise UsageError(f"{path} does not say which images it was trained on: give their rows and columns with --size")
     state = _ours(read_weights(path, _WANTED), path)
     description = _sized(describe_dar((1, 1), reference_axes=reference_axes, dim=_dim(state, path)), size)
-    return rebuild_encoder(description, state, path, "the network of Dar et al."), description
+    return rebuild_network(description, state, path, "the network of Dar et al."), description
 
 
 def load_start(encoder: Dar, weights: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deepssim.errors import MetricError
 from deepssim.models.archive import read_archive
-from deepssim.models.checkpoint import MAX_DIM, Description, file_sha256, rebuild_encoder
+from deepssim.models.checkpoint import MAX_DIM, Description, file_sha256, rebuild_network
 
 __all__ = ["load_published"]
 
@@ -54,7 +54,7 @@ def load_published(path: Path) -> tuple[nn.Module, Description]:
         )
     arguments = {"dim": _dimension(state, last, path, title)}
     description = Description(architecture, arguments, *_SIZE, name, {"published": title, "sha256": file_sha256(path)})
-    return rebuild_encoder(description, state, path, title), description
+    return rebuild_network(description, state, path, title), description
 
 
 def _dimension(state: dict[str, Tensor], last: str, path: Path, title: str) -> int:

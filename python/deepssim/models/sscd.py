@@ -17,7 +17,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from deepssim.errors import MetricError
 from deepssim.models.archive import read_archive
 from deepssim.models.blocks import unit_rows
-from deepssim.models.checkpoint import MAX_DIM, Description, file_sha256, rebuild_encoder
+from deepssim.models.checkpoint import MAX_DIM, Description, file_sha256, rebuild_network
 
 __all__ = ["SIZE", "Sscd", "load_sscd"]
 
@@ -112,7 +112,7 @@ def load_sscd(path: Path, *, reference_normalisation: bool = False) -> tuple[nn.
         similarity="cosine", intensity="imagenet, reference" if reference_normalisation else "imagenet",
         resize="adaptive", grey="byte",
     )  # fmt: skip
-    return rebuild_encoder(description, _counted(state), path, "SSCD"), description
+    return rebuild_network(description, _counted(state), path, "SSCD"), description
 
 
 def _counted(state: dict[str, Tensor]) -> dict[str, Tensor]:

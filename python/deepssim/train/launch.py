@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from deepssim.errors import UsageError
-from deepssim.models.checkpoint import Description, build_encoder
+from deepssim.models.checkpoint import Description, build_network
 from deepssim.progress import Progress, Silent
 from deepssim.train.loop import Objective, Schedule, Source, Validation, train_network
 from deepssim.train.options import DEVICES, RunOptions
@@ -128,7 +128,7 @@ def _train(
     # Data before weights: what is wrong with a list should not be said after a download.
     work = together(accelerator, lambda: training.read(seed, accelerator.num_processes))
     torch.manual_seed(options.seed)
-    network = build_encoder(folder.description)
+    network = build_network(folder.description)
     groups = together(accelerator, lambda: training.prepare(network))
     if accelerator.is_main_process:
         folder.begin()

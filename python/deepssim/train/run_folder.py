@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepssim.disk import FILE_MODE, locked, make_private_folder, remove_leftovers, replacing, write_json
 from deepssim.errors import UsageError
-from deepssim.models.checkpoint import Description, save_encoder
+from deepssim.models.checkpoint import Description, save_network
 
 __all__ = ["RunFolder"]
 
@@ -106,7 +106,7 @@ class RunFolder:
     def save_weights(self, name: str, state: Mapping[str, Tensor], figures: Mapping[str, Any]) -> None:
         """Write ``NAME.safetensors``."""
         training = {**self.description.training, "figures": dict(figures)}
-        save_encoder(self.path / f"{name}.safetensors", state, replace(self.description, training=training))
+        save_network(self.path / f"{name}.safetensors", state, replace(self.description, training=training))
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Write what a resumed run goes on from."""
