@@ -170,9 +170,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Description]:
             metadata = file.metadata() or {}
             described = metadata.get(METADATA_KEY) or metadata.get(NETWORK_KEY)
             if described is None:
-                raise MetricError(
-                    f"{path} is no checkpoint of deepssim train: the entries {METADATA_KEY} and {NETWORK_KEY} are missing"
-                )
+                raise MetricError(f"{path} is no checkpoint of deepssim train: the entry {METADATA_KEY} is missing")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         return state, Description(**json.loads(described))
     except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
