@@ -130,7 +130,7 @@ class DarTraining(Training[Tensor]):
         schedule = Schedule(
             n_steps, self.learning_rate, weight_decay=0.0, is_cosine=True, floor=_FLOOR, clip=math.inf,
             accumulate=options.accumulate, validate_every=look_every(options, n_steps), save_every=options.save_every,
-            patience=options.patience,
+            patience=options.patience, keep_every=options.keep_every,
         )  # fmt: skip
         batch_size = min(self.batch_size, len(training))
         validation = ContrastValidation.of(selecting, training, DAR, batch_size, TEMPERATURE, seed=options.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,7 +16,7 @@ from torch import nn
 from deepssim.errors import UsageError
 from deepssim.models.checkpoint import Description, build_network
 from deepssim.progress import Progress, Silent
-from deepssim.train.loop import Objective, Schedule, Source, Validation, train_network
+from deepssim.train.loop import Companion, Objective, Schedule, Source, Validation, train_network
 from deepssim.train.options import DEVICES, RunOptions
 from deepssim.train.processes import together
 from deepssim.train.run_folder import RunFolder
@@ -52,12 +52,17 @@ class Work(Generic[B]):
         objective: What is made smaller.
         validation: Selects the best weights.
         schedule: How long and how fast.
+        companion: Learns beside the network; see `deepssim.train.loop.Companion`.
+        pictures: Called by the main process at each look, with the network that is kept, in evaluation mode and
+            without gradients, and the step; it writes pictures into the folder of the run.
     """
 
     source: Source[B]
     objective: Objective[B]
     validation: Validation
     schedule: Schedule
+    companion: Companion[B] | None = None
+    pictures: Callable[[nn.Module, int], None] | None = None
 
 
 class Training(ABC, Generic[B]):
@@ -135,7 +140,7 @@ def _train(
     start_trackers(accelerator, options)
     best = train_network(
         network, groups, work.source, work.objective, work.validation, work.schedule, folder, accelerator, progress,
-        options.seed,
+        options.seed, companion=work.companion, pictures=work.pictures,
     )  # fmt: skip
     is_main = accelerator.is_main_process
     accelerator.end_training()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from deepssim.progress import Progress
 from deepssim.train.processes import for_all, from_main, together
 from deepssim.train.run_folder import RunFolder
 
-__all__ = ["Objective", "Schedule", "Source", "Validation", "train_network"]
+__all__ = ["Companion", "Objective", "Schedule", "Source", "Validation", "train_network"]
 
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
@@ -54,6 +54,31 @@ class Objective(Protocol[B_contra]):
         """
 
 
+class Companion(Protocol[B_contra]):
+    """A second network that learns in the same steps and is no part of what is kept, such as an adversary.
+
+    It has an optimiser of its own; of several processes each holds a copy, whose gradients are averaged.
+    """
+
+    @property
+    def network(self) -> nn.Module:
+        """What learns: with the same weights on every process; it stays in training mode."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Highest; it changes as the schedule's does."""
+
+    def loss(self, batch: B_contra, device: torch.device) -> tuple[Tensor, dict[str, float]] | None:
+        """Return what is made smaller, and its parts as numbers, whose names are none of the objective's.
+
+        Called after the objective's loss of the same batch, and after the network's update where there is one: what
+        the objective made of the batch may have been kept for this.
+
+        Returns:
+            None where nothing is to be learnt of this batch; the answer is the same on every process.
+        """
+
+
 class Validation(Protocol):
     """A fixed set of what is not trained on; the same at every look."""
 
@@ -78,6 +103,7 @@ class Schedule:
         validate_every: Steps between looks at the validation set.
         save_every: Steps between saved states.
         patience: Looks without a better one after which training ends; 0: never.
+        keep_every: Steps between weights that are kept for good, as ``step-000500.safetensors``; 0: none.
     """
 
     steps: int
@@ -92,6 +118,7 @@ class Schedule:
     validate_every: int = 500
     save_every: int = 200
     patience: int = 0
+    keep_every: int = 0
 
 
 def train_network(
@@ -105,6 +132,9 @@ def train_network(
     accelerator: Accelerator,
     progress: Progress,
     seed: int = 0,
+    *,
+    companion: Companion[B] | None = None,
+    pictures: Callable[[nn.Module, int], None] | None = None,
 ) -> dict[str, float]:
     """Train a network, from where its folder left off.
 
@@ -119,6 +149,9 @@ def train_network(
         accelerator: Devices, precision and processes.
         progress: Told of steps.
         seed: Of what the objective draws, and of dropout.
+        companion: A network that learns beside it.
+        pictures: Called by the main process at each look, after it, with the network that is kept, in evaluation mode,
+            and the step.
 
     Returns:
         The figures of the best weights.
@@ -127,6 +160,8 @@ def train_network(
         UsageError: The state in the folder cannot be read, or the loss is no number.
     """
     state = _State(network, groups, schedule, folder, accelerator, seed)
+    beside = _Beside(companion, state) if companion is not None else None
+    state.beside = beside
     state.resume()
     with progress.track("training", schedule.steps) as advance:
         advance(state.step)
@@ -141,6 +176,8 @@ def train_network(
                     state.check_finite(float(accelerator.clip_grad_norm_(state.model.parameters(), schedule.clip)))
                 state.optimizer.step()
                 state.optimizer.zero_grad()
+                if beside is not None:
+                    parts = {**parts, **beside.learn(batch)}
             state.losses.append(parts)
             if not accelerator.sync_gradients:
                 continue
@@ -149,7 +186,11 @@ def train_network(
             is_last = state.step == schedule.steps
             if state.step % schedule.validate_every == 0 or is_last:
                 progress.status(_look(state, validation, began))
+                if pictures is not None:
+                    _draw(state, pictures)
                 began = time.monotonic()
+            if schedule.keep_every and state.step % schedule.keep_every == 0:
+                state.keep_weights()
             if state.step % schedule.save_every == 0 or is_last:
                 state.save()
     return state.best
@@ -164,6 +205,22 @@ def _look(state: _State, validation: Validation, began: float) -> str:
     means = state.mean_losses()
     state.keep_figures({**means, **figures, "seconds": round(time.monotonic() - began, 1)})
     return _line(state.step, means, figures)
+
+
+def _draw(state: _State, pictures: Callable[[nn.Module, int], None]) -> None:
+    """Let the main process draw what the weights make; the others wait."""
+
+    def draw() -> None:
+        network = state.averaged
+        was_training = network.training
+        network.eval()
+        try:
+            with torch.no_grad():
+                pictures(network, state.step)
+        finally:
+            network.train(was_training)
+
+    from_main(state.accelerator, draw)
 
 
 def _line(step: int, means: dict[str, float], figures: dict[str, float]) -> str:
@@ -181,11 +238,12 @@ class _State:
         self.schedule, self.folder, self.accelerator, self.seed = schedule, folder, accelerator, seed
         self.step, self.best, self.looks_since_best = 0, {"selection": math.inf}, 0
         self.losses: list[dict[str, float]] = []  # since the last look
+        self.beside: _Beside[Any] | None = None
         self._batch = 0
         optimizer = torch.optim.AdamW(_decayed(groups, schedule.weight_decay), betas=(0.9, 0.999), fused=True)
         self.network = network
         self.model, self.optimizer = accelerator.prepare(network, optimizer)
-        self.scheduler = LambdaLR(self.optimizer.optimizer, self._rate)
+        self.scheduler = LambdaLR(self.optimizer.optimizer, self.rate)
         self._average = AveragedModel(network, multi_avg_fn=self._mix, use_buffers=True) if schedule.average else None
 
     @property
@@ -193,7 +251,8 @@ class _State:
         """The network that is looked at and kept."""
         return self._average.module if self._average is not None else self.network
 
-    def _rate(self, step: int) -> float:
+    def rate(self, step: int) -> float:
+        """Return the part of the highest rate at a step."""
         schedule = self.schedule
         warm = schedule.warm_up * schedule.steps
         if step < warm:
@@ -240,14 +299,19 @@ class _State:
             )
 
     def mean_losses(self) -> dict[str, float]:
-        """Return the means since the last look, and begin anew."""
-        means = {name: sum(p[name] for p in self.losses) / len(self.losses) for name in self.losses[0]}
+        """Return the means since the last look, each over the batches that had such a part, and begin anew."""
+        values: dict[str, list[float]] = {}
+        for parts in self.losses:
+            for name, value in parts.items():
+                values.setdefault(name, []).append(value)
         self.losses = []
-        return means
+        return {name: sum(had) / len(had) for name, had in values.items()}
 
     def after_update(self) -> None:
         """Count a step."""
         self.scheduler.step()
+        if self.beside is not None:
+            self.beside.scheduler.step()
         self.step += 1
         self._batch = 0
         if self._average is not None:
@@ -272,6 +336,11 @@ class _State:
         if is_best:
             self.folder.save_weights("best", self.averaged.state_dict(), figures)
 
+    def keep_weights(self) -> None:
+        """Keep the weights of this step for good."""
+        if self.accelerator.is_main_process:
+            self.folder.save_weights(f"step-{self.step:06d}", self.averaged.state_dict(), {"step": self.step})
+
     def save(self) -> None:
         """Write all that a resumed run needs."""
         if self.accelerator.is_main_process:
@@ -285,6 +354,7 @@ class _State:
                     "optimizer": self.optimizer.state_dict(),
                     "scheduler": self.scheduler.state_dict(),
                     "losses": self.losses,
+                    "companion": self.beside.state() if self.beside is not None else {},
                 }
             )
 
@@ -311,6 +381,60 @@ class _State:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.losses = state.get("losses", [])
+        if self.beside is not None:
+            self.beside.load(state["companion"])
+
+
+class _Beside(Generic[B]):
+    """A companion with its optimiser.
+
+    Not wrapped as the network is: it is called several times for one gradient, which wrappers of several processes do
+    not take, and it is small.
+    """
+
+    def __init__(self, companion: Companion[B], state: _State) -> None:
+        self._companion, self._accelerator, self._check = companion, state.accelerator, state.check_finite
+        self.network = companion.network.to(state.accelerator.device).train()
+        groups = [{"params": list(self.network.parameters()), "lr": companion.learning_rate}]
+        self.optimizer = torch.optim.AdamW(
+            _decayed(groups, state.schedule.weight_decay), betas=(0.9, 0.999), fused=True
+        )
+        self.scheduler = LambdaLR(self.optimizer, state.rate)
+
+    def learn(self, batch: B) -> dict[str, float]:
+        """Add the gradient of a batch, and update the weights where the network's are; returns parts of the loss."""
+        made = self._companion.loss(batch, self._accelerator.device)
+        if made is not None:
+            self._accelerator.backward(made[0])
+        if self._accelerator.sync_gradients:
+            self._update()
+        return {} if made is None else made[1]
+
+    def _update(self) -> None:
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        if not gradients:
+            return
+        if self._accelerator.num_processes > 1:
+            means = self._accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
+            for gradient, mean in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(mean.view_as(gradient))
+        self._check(float(torch.nn.utils.get_total_norm(gradients)))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from it."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
 
 
 def _decayed(groups: list[dict[str, Any]], weight_decay: float) -> list[dict[str, Any]]:

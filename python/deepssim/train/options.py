@@ -17,7 +17,7 @@ VALID_PART = 0.15
 
 
 # What may differ where a run goes on: it does not decide the result.
-_FREE = frozenset({"out", "device", "workers", "save_every", "tensorboard", "wandb"})
+_FREE = frozenset({"out", "device", "workers", "save_every", "keep_every", "tensorboard", "wandb"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,7 @@ class RunOptions:
         patience: Looks at the validation set without a better one after which training ends; 0: never.
         validate_every: Steps between looks; 0: forty looks in all.
         save_every: Steps between saved states.
+        keep_every: Steps between weights that are kept for good; 0: only the best and the last are.
         tensorboard: Whether figures also go to TensorBoard files in the folder.
         wandb: ``"offline"`` or ``"online"``: whether they also go to Weights & Biases; ``"no"``.
         seed: Of every draw.
@@ -52,6 +53,7 @@ class RunOptions:
     patience: int = 0
     validate_every: int = 0
     save_every: int = 500
+    keep_every: int = 0
     tensorboard: bool = False
     wandb: str = "no"
     seed: int = 0

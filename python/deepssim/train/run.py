@@ -79,7 +79,7 @@ class EncoderTraining(Training[Batch]):
         schedule = Schedule(
             n_steps, recipe.learning_rate, recipe.weight_decay, recipe.warm_up, recipe.is_cosine,
             accumulate=options.accumulate, average=recipe.average, validate_every=look_every(options, n_steps),
-            save_every=options.save_every, patience=options.patience,
+            save_every=options.save_every, patience=options.patience, keep_every=options.keep_every,
         )  # fmt: skip
         return Work(source, objective, validation, schedule)
 
