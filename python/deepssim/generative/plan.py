@@ -17,11 +17,21 @@ from deepssim.errors import UsageError
 from deepssim.generative.sampler import Request
 from deepssim.images.text import one_line, some
 
-__all__ = ["FREE_RECORD_IMAGES", "MOST_IMAGES", "Plan", "file_name", "folder_name", "plan_free", "plan_records"]
+__all__ = [
+    "FREE_RECORD_IMAGES",
+    "MOST_IMAGES",
+    "RUN_NAME",
+    "Plan",
+    "file_name",
+    "folder_name",
+    "plan_free",
+    "plan_records",
+]
 
 # Images of a made-up record, where there are no records: a folder with more files is slow to list.
 FREE_RECORD_IMAGES = 1000
 MOST_IMAGES = 10**9
+RUN_NAME = "run.json"
 # Of the name of a folder; file systems take 255.
 _MOST_NAME_BYTES = 200
 _MOST_DIGITS = 9
@@ -37,6 +47,7 @@ class Plan:
         n_images: All images; the last record may have fewer than the others.
         contexts: Condition of each record, ``(n_records, 1, dim)`` float32; None: the model takes none.
         only: Indices of the images that are to be made, rising; None: all.
+        is_free: Whether the records are made up, for images that belong to none.
     """
 
     uids: tuple[str, ...]
@@ -44,6 +55,7 @@ class Plan:
     n_images: int
     contexts: NDArray[np.float32] | None = None
     only: tuple[int, ...] | None = None
+    is_free: bool = False
 
     def __len__(self) -> int:
         """Return the number of images to be made."""
@@ -58,7 +70,7 @@ class Plan:
         if not 0 <= index < self.n_images:
             raise IndexError(index)
         row, number = divmod(index, self.per_record)
-        return Request(self.uids[row], number, None if self.contexts is None else self.contexts[row])
+        return Request(self.uids[row], number, None if self.contexts is None else self.contexts[row], index)
 
     def wanted(self) -> Sequence[int]:
         """Return the places of the images that are to be made, rising."""
@@ -108,7 +120,7 @@ class Plan:
         only = None if self.only is None else list(self.only)
         return {
             "n_records": len(self.uids), "per_record": self.per_record, "n_images": self.n_images, "only": only,
-            "records": digest.hexdigest(),
+            "records": "none" if self.is_free else digest.hexdigest(),
         }  # fmt: skip
 
 
@@ -159,14 +171,15 @@ def plan_free(n_images: int) -> Plan:
     """
     _check_number(n_images)
     n_records = -(-n_images // FREE_RECORD_IMAGES)
-    return Plan(tuple(f"sample-{row:05d}" for row in range(n_records)), FREE_RECORD_IMAGES, n_images)
+    uids = tuple(f"sample-{row:05d}" for row in range(n_records))
+    return Plan(uids, FREE_RECORD_IMAGES, n_images, is_free=True)
 
 
 def folder_name(uid: str) -> str:
     """Return the name of a record's folder: a plain identifier as it is, others escaped, distinct for distinct ones.
 
     Letters of ASCII, digits and ``_ . - ~`` stay, but for a leading dot; the bytes of all else become ``%XX``. A name
-    that a file system would not take is cut, and ends in a digest of the identifier.
+    that a file system would not take is cut, and ends in a digest of the identifier. None is that of the run's record.
 
     Args:
         uid: Any text.
@@ -176,8 +189,8 @@ def folder_name(uid: str) -> str:
         ('IXI012-T1', '%2E.%2Fup', '%')
     """
     name = quote(uid.encode("utf-8", "surrogateescape"), safe="")
-    if name.startswith("."):
-        name = f"%2E{name[1:]}"
+    if name.startswith(".") or name == RUN_NAME:
+        name = name.replace(".", "%2E", 1)
     if len(name) > _MOST_NAME_BYTES:
         digest = hashlib.sha256(uid.encode("utf-8", "surrogateescape")).hexdigest()
         # No escape begins like this, so no other identifier has the name.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from deepssim.errors import MetricError, UsageError
 from deepssim.generative.schedule import ddim_steps
+from deepssim.images.text import one_line
 
 if TYPE_CHECKING:
     from deepssim.generative.conditions import ConditionSpec
@@ -111,11 +111,14 @@ class Request:
         uid: Identifier of its record.
         number: Of the image among those of the record, from 0.
         context: Condition ``(1, dim)`` float32; None: the model takes none.
+        place: In the plan, from 0. Each place has its own seat in a batch, so that what is made alone goes through the
+            same arithmetic as among others. None: the next free seat.
     """
 
     uid: str
     number: int
     context: Array | None = None
+    place: int | None = None
 
 
 def noise_of(seed: int, uid: str, number: int, shape: Sequence[int]) -> Array:
@@ -149,7 +152,7 @@ def sample(
 
     Args:
         backend: The model.
-        requests: What is asked for; read as far as the next batch.
+        requests: What is asked for; read one further than the batch.
         steps: Of sampling.
         guidance: Weight ``g`` of the condition: noise is ``n0 + g (n - n0)``, n0 without and n with it (Ho and
             Salimans, Classifier-Free Diffusion Guidance, 2022, in the form where 1 is no guidance).
@@ -163,28 +166,55 @@ def sample(
         MetricError: An image is not finite.
     """
     facts = backend.facts
-    has_context = facts.conditions.kind != "none"
     _check_guidance(facts, guidance)
     coefficients = ddim_steps(facts.diffusion, steps)
-    waiting = iter(requests)
-    while batch := list(islice(waiting, backend.batch)):
-        latents = np.zeros((backend.batch, *facts.shapes.padded), np.float32)
-        context = np.zeros((backend.batch, 1, facts.conditions.dim), np.float32) if has_context else None
-        for i, request in enumerate(batch):
-            latents[i] = noise_of(seed, request.uid, request.number, facts.shapes.padded)
-            if context is not None and request.context is not None:
-                context[i] = request.context
-        for step in coefficients:
-            noise = _predict(backend, latents, step.timestep, context, guidance)
-            latents = step.keep * latents + step.add * noise
-        images = backend.decode(facts.shapes.unpad(latents) / np.float32(facts.scale_factor))
-        for image, request in zip(images, batch, strict=False):
-            if not np.isfinite(image).all():
+    for seats in _seated(requests, backend.batch):
+        latents, context = _start(facts, seats, backend.batch, seed)
+        # What overflows is told of below, with the image's name.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for step in coefficients:
+                noise = _predict(backend, latents, step.timestep, context, guidance)
+                latents = step.keep * latents + step.add * noise
+            images = backend.decode(facts.shapes.unpad(latents) / np.float32(facts.scale_factor))
+        for seat, request in seats.items():
+            if not np.isfinite(images[seat]).all():
                 raise MetricError(
-                    f"image {request.number} of {request.uid!r} is not finite: the model's weights are damaged, "
-                    "or they and the VAE do not belong together"
+                    f"image {request.number} of {one_line(request.uid, 80)} is not finite: the weights are damaged, "
+                    "or U-Net and VAE do not belong together"
                 )
-            yield image
+            yield images[seat]
+
+
+def _seated(requests: Iterable[Request], batch: int) -> Iterator[dict[int, Request]]:
+    """Yield batches, each a request by its seat; a seat that is taken already begins the next batch."""
+    seats: dict[int, Request] = {}
+    last = -1
+    for request in requests:
+        seat = (last + 1 if request.place is None else request.place) % batch
+        if seat <= last:
+            yield seats
+            seats = {}
+        seats[seat] = request
+        last = seat
+    if seats:
+        yield seats
+
+
+def _start(facts: ModelFacts, seats: dict[int, Request], batch: int, seed: int) -> tuple[Array, Array | None]:
+    """Return the noise and the conditions of a batch; empty seats repeat the first request."""
+    shape = facts.shapes.padded
+    first = next(iter(seats))
+    latents = np.empty((batch, *shape), np.float32)
+    context = None if facts.conditions.kind == "none" else np.zeros((batch, 1, facts.conditions.dim), np.float32)
+    for seat, request in seats.items():
+        latents[seat] = noise_of(seed, request.uid, request.number, shape)
+        if context is not None and request.context is not None:
+            context[seat] = request.context
+    empty = [seat for seat in range(batch) if seat not in seats]
+    latents[empty] = latents[first]
+    if context is not None:
+        context[empty] = context[first]
+    return latents, context
 
 
 def _check_guidance(facts: ModelFacts, guidance: float) -> None:
