@@ -1,4 +1,10 @@
-"""Options that several commands share, and how their values are read."""
+"""Options that several commands share, and how their values are read.
+
+Options of the reference implementation's scripts have underscores, ``--dataset_csv``. Every command takes both
+spellings, since the group replaces underscores before it looks an option up (``token_normalize_func``): here an option
+is named with dashes alone. Where it has another name there, that is a further name after ours, with dashes too:
+``click.option("--epochs", "--n-epochs", ...)`` takes ``--epochs``, ``--n-epochs`` and ``--n_epochs``.
+"""
 
 from __future__ import annotations
 

@@ -2,67 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from deepssim.cli._options import Dimensions, F, apply_options, echo_json, talk_options
-from deepssim.errors import UsageError
-
-if TYPE_CHECKING:
-    from deepssim.train.launch import Result
+from deepssim.cli._train_options import (
+    accumulate_option,
+    check_device,
+    folder_of,
+    people_options,
+    run_options,
+    tell,
+)
 
 # Of deepssim.train, which loads torch; the defaults below are its recipes' too.
 RECIPES = ("deepssim", "deepssim++", "lite", "lite-refine")
-MOST_SEED = 2**31 - 1
-
-
-def _run_options(function: F) -> F:
-    """Add what every run can be asked."""
-    return apply_options(
-        [
-            click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-                         help="cuda is an error where there is none; several GPUs by accelerate launch."),
-            click.option("--use-gpu", is_flag=True,
-                         help="As --device auto: a GPU if there is one; not with --device cpu."),
-            click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True,
-                         help="Batches of an update."),
-            click.option("--patience", type=click.IntRange(0), default=0, show_default=True,
-                         help="End after so many looks at the validation set without a better one; 0: never."),
-            click.option("--validate-every", type=click.IntRange(0), default=0,
-                         help="Steps between looks.  [default: 40 looks]"),
-            click.option("--save-every", type=click.IntRange(1), default=500, show_default=True,
-                         help="Steps between saved states, from which a killed run goes on."),
-            click.option("--tensorboard", is_flag=True, help="Also write TensorBoard files."),
-            click.option("--wandb", type=click.Choice(["no", "offline", "online"]), default="no", show_default=True,
-                         help="Also log figures to Weights & Biases; nothing leaves this machine but with online."),
-            click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True),
-            talk_options,
-        ],
-        function,
-    )  # fmt: skip
-
-
-def _people_options(function: F) -> F:
-    """Add what says who is who."""
-    return apply_options(
-        [
-            click.option("--validation-images-dir", "validation_images", type=click.Path(path_type=Path, exists=True),
-                         help="Real images of people who select the weights; without: a part of the people."),
-            click.option("--exp-name", "name", required=True, help="Name of the run, of its folder and of the metric."),
-            click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/EXP-NAME]"),
-            click.option("--group-by", metavar="HOW",
-                         help="Who is who, where no list of pairs says it: parent, regex:PATTERN, auto (volume, "
-                         "PatientID).  [default: auto]"),
-            click.option("--valid-part", type=click.FloatRange(0, 0.5),
-                         help="Part of the people who select the weights.  [default: 0.15]"),
-            click.option("--size", type=Dimensions(),
-                         help="Rows and columns that images are brought to.  [default: 136x112]"),
-        ],
-        function,
-    )  # fmt: skip
 
 
 @click.group("train")
@@ -86,7 +41,7 @@ def command() -> None:
               help="Folder of images: of the keys of the pairs, or real ones that partners are made of.")  # fmt: skip
 @click.option("--dataset-csv", "pairs", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="Pairs: real_key, synth_key, ssim, split. Without: partners are made.")  # fmt: skip
-@_people_options
+@people_options
 @click.option("--emb-dim", "dim", type=click.IntRange(1, 65536), default=256, show_default=True,
               help="Elements of an embedding.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the pairs.  [default: 40, deepssim++ 65]")
@@ -108,7 +63,8 @@ def command() -> None:
               "lite: an encoder to go on from, runs/NAME/last.safetensors.")  # fmt: skip
 @click.option("--num-workers", "workers", type=click.IntRange(0), default=1, show_default=True,
               help="Processes that read images or make partners.")  # fmt: skip
-@_run_options
+@accumulate_option
+@run_options
 def encoder(name: str, out: Path | None, use_gpu: bool, as_json: bool, quiet: bool, **asked: Any) -> None:
     """Train an encoder whose cosine of two embeddings equals the SSIM of two images.
 
@@ -119,23 +75,23 @@ def encoder(name: str, out: Path | None, use_gpu: bool, as_json: bool, quiet: bo
     deepssim train encoder --recipe lite --dataset-images-dir train/ --group-by parent --exp-name mine
     deepssim train encoder --recipe deepssim --dataset-images-dir data/ --dataset-csv pairs.csv --exp-name first
     """
-    _check_device(asked["device"], use_gpu)
+    check_device(asked["device"], use_gpu)
     from deepssim.cli._progress import make_progress
     from deepssim.train.options import TrainOptions
     from deepssim.train.processes import ElsewhereError
     from deepssim.train.run import train
 
     try:
-        result = train(TrainOptions(out=_folder(out, name), name=name, **asked), make_progress(quiet))
+        result = train(TrainOptions(out=folder_of(out, name), name=name, **asked), make_progress(quiet))
     except ElsewhereError:
         return  # a launcher that sees this process fail kills the main one before it says why
-    _tell(result, as_json)
+    tell(result, as_json)
 
 
 @command.command("dar")
 @click.option("--dataset-images-dir", "images", required=True, type=click.Path(path_type=Path, exists=True),
               help="Folder of the real images that a generator was trained on.")  # fmt: skip
-@_people_options
+@people_options
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the images.  [default: 200]")
 @click.option("--steps", type=click.IntRange(1), help="Updates, instead of passes.")
 @click.option("--batch-size", type=click.IntRange(2), help="Images of a step, each seen twice.  [default: 64]")
@@ -143,7 +99,8 @@ def encoder(name: str, out: Path | None, use_gpu: bool, as_json: bool, quiet: bo
 @click.option("--weights",
               help="Where to start: imagenet (downloaded), as published; a file of ResNet-50's ImageNet weights or of "
               "this network; none.  [default: none]")  # fmt: skip
-@_run_options
+@accumulate_option
+@run_options
 def dar(name: str, out: Path | None, use_gpu: bool, as_json: bool, quiet: bool, **asked: Any) -> None:
     """Train the contrastive network of the metric dar (Dar et al., arXiv 2402.01054) on your real images.
 
@@ -155,40 +112,13 @@ def dar(name: str, out: Path | None, use_gpu: bool, as_json: bool, quiet: bool, 
     deepssim train dar --dataset-images-dir train/ --group-by parent --exp-name mine
     deepssim export runs/mine/best.safetensors --out mine.onnx
     """
-    _check_device(asked["device"], use_gpu)
+    check_device(asked["device"], use_gpu)
     from deepssim.cli._progress import make_progress
     from deepssim.train.dar import DarOptions, train_dar
     from deepssim.train.processes import ElsewhereError
 
     try:
-        result = train_dar(DarOptions(out=_folder(out, name), name=name, **asked), make_progress(quiet))
+        result = train_dar(DarOptions(out=folder_of(out, name), name=name, **asked), make_progress(quiet))
     except ElsewhereError:
         return  # as above
-    _tell(result, as_json)
-
-
-def _check_device(device: str, use_gpu: bool) -> None:
-    """Check that a GPU is not both asked for and refused, and that what training needs is installed."""
-    from deepssim.extras import require_training
-
-    if use_gpu and device == "cpu":
-        raise UsageError("--use-gpu and --device cpu contradict each other: give one of them")
-    require_training()
-
-
-def _folder(out: Path | None, name: str) -> Path:
-    return out if out is not None else Path("runs") / name
-
-
-def _tell(result: Result, as_json: bool) -> None:
-    """Say what came of a run, where this is the process that wrote it."""
-    if not result.is_main_process:
-        return
-    best: Mapping[str, float] = result.best
-    if as_json:
-        echo_json({"folder": str(result.folder), "best": dict(best)})
-        return
-    click.echo(f"{result.folder / 'best.safetensors'}: step {best.get('step', 0):,}")
-    for key, value in best.items():
-        if key not in ("step", "seconds", "selection"):
-            click.echo(f"  {key.replace('_', ' '):22}{value:.4f}")
+    tell(result, as_json)
