@@ -63,7 +63,7 @@ def alphas_cumprod(config: DiffusionConfig) -> NDArray[np.float64]:
         betas = np.linspace(config.beta_start, config.beta_end, config.steps)
     else:
         raise UsageError(f"the noise schedule {config.schedule!r} is unknown: scaled_linear or linear")
-    return np.cumprod(1.0 - betas)
+    return np.asarray(np.cumprod(1.0 - betas), np.float64)
 
 
 def ddim_steps(config: DiffusionConfig, n_steps: int) -> tuple[DdimStep, ...]:
