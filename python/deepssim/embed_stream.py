@@ -1,27 +1,34 @@
-"""Images of a listing to embeddings, chunk by chunk: reading, preparing and embedding go on at the same time."""
+"""Images of a listing or a stream to embeddings, chunk by chunk: reading, preparing and embedding go on together."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.embed import NORM_TOLERANCE, Encoder
+from deepssim.errors import StreamError
 from deepssim.images import Image, Listing, Skipped, read_tasks
 from deepssim.perturbed import perturb_by_id
 from deepssim.search import usable_processors
 from deepssim.working import Working, working_image
 
-__all__ = ["EmbeddedChunk", "Record", "embed_listing"]
+__all__ = ["EmbeddedChunk", "Record", "embed_images", "embed_listing", "smallest_type"]
 
 # Files whose sizes are looked at, and the mean size from which on all threads read.
 _N_SAMPLED = 32
 _LARGE_BYTES = 16_384
+# Of a stream nothing can be read again: a chunk holds its images until it is known which are kept.
+_HELD_BYTES = 2**27
+# What makes the images may be slow: no more of its work than this is lost by a kill.
+_CHUNK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ class Record:
 
 @dataclass(slots=True)
 class EmbeddedChunk:
-    """A run of images in listing order, cut at the end of a read task.
+    """A run of images in listing order, cut at the end of a read task; of a stream each image is a task.
 
     Attributes:
         first_task: The first read task of the chunk.
@@ -46,8 +53,9 @@ class EmbeddedChunk:
         embeddings: ``(n, dim)`` float32.
         records: One for each row.
         skipped: Images that cannot be used.
-        digests: SHA-256 of what each read task read, in order.
+        digests: SHA-256 of what each read task read, in order; empty for a stream.
         working: Working image of each row; empty if none were asked for.
+        pixels: Pixels of each row of a stream, in the smallest type that holds them; else empty.
     """
 
     first_task: int
@@ -57,6 +65,7 @@ class EmbeddedChunk:
     skipped: list[Skipped]
     digests: list[str] = field(default_factory=list)
     working: list[Working] = field(default_factory=list)
+    pixels: list[NDArray[Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -64,8 +73,9 @@ class _Waiting:
     """An image on its way into a chunk."""
 
     record: Record
-    pixels: NDArray[np.float32]
+    prepared: NDArray[np.float32]
     working: Working | None
+    pixels: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,7 @@ class _Embedded:
 
 def _encode_images(encoder: Encoder, images: list[_Waiting], as_gallery: bool) -> _Embedded:
     encode = encoder.encode_gallery if as_gallery else encoder.encode
-    embeddings = encode([image.pixels for image in images], threads=1)
+    embeddings = encode([image.prepared for image in images], threads=1)
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
     good = np.abs(norms - 1.0) <= NORM_TOLERANCE  # False for NaN
@@ -149,6 +159,81 @@ def embed_listing(
                 chunk = EmbeddedChunk(chunk.next_task, chunk.next_task, chunk.embeddings[:0], [], [])
 
 
+def embed_images(
+    images: Iterator[Image | Skipped],
+    encoder: Encoder,
+    *,
+    first: int = 0,
+    chunk_rows: int = 8192,
+    with_working: bool = False,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[EmbeddedChunk]:
+    """Embed images that come one after the other, chunk by chunk, in order, in constant memory.
+
+    Args:
+        images: What comes.
+        encoder: The metric.
+        first: Number of the first that comes.
+        chunk_rows: A chunk ends at so many images, or sooner where they are large or come slowly.
+        with_working: Whether chunks hold working images too.
+        threads: Threads that embed, and read; None: one for each processor that this process may use.
+        progress: Called with the number of images done since the last call.
+
+    Raises:
+        StreamError: The stream breaks off; what came before was yielded.
+    """
+    seen = first
+    n_embed = max(1, min(encoder.threads, (threads or usable_processors()) // 2))
+    with ThreadPoolExecutor(n_embed, thread_name_prefix="deepssim-embed") as pool:
+        batches = _Batches(encoder, False, pool, 2 * n_embed)
+        is_open, broken = True, None
+        while is_open:
+            chunk = EmbeddedChunk(seen, seen, np.empty((0, encoder.metric.dim), np.float32), [], [])
+            n_held, end = 0, time.monotonic() + _CHUNK_SECONDS
+            while max(batches.n_images, len(chunk.skipped)) < chunk_rows and n_held < _HELD_BYTES:
+                if seen > chunk.first_task and time.monotonic() > end:
+                    break
+                try:
+                    item = next(images)
+                except StopIteration:
+                    is_open = False
+                    break
+                except StreamError as error:
+                    is_open, broken = False, error
+                    break
+                seen += 1
+                if progress is not None:
+                    progress(1)
+                if isinstance(item, Skipped):
+                    chunk.skipped.append(item)
+                    continue
+                working = working_image(item.pixels) if with_working else None
+                pixels = smallest_type(item.pixels)
+                n_held += pixels.nbytes
+                batches.add(_Waiting(_record(item), encoder.prepare(item.pixels), working, pixels))
+            batches.finish(chunk)
+            chunk.next_task = seen
+            if seen > chunk.first_task:
+                yield chunk
+        if broken is not None:
+            raise broken
+
+
+def smallest_type(pixels: NDArray[np.float32]) -> NDArray[Any]:
+    """Return pixels as 8 or 16 bits where these hold each value exactly; a copy there, else as they are.
+
+    Example:
+        >>> smallest_type(np.array([[0, 300]], np.float32)).dtype, smallest_type(np.array([[0, 0.5]], np.float32)).dtype
+        (dtype('uint16'), dtype('float32'))
+    """
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        return pixels
+    small = pixels.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16)
+    return small if np.array_equal(small, pixels) else pixels
+
+
 def _n_readers(listing: Listing, n_threads: int, n_embed: int) -> int:
     """Return how many threads read.
 
@@ -191,6 +276,7 @@ class _Batches:
         for embedded in self._done:
             chunk.records += [image.record for image in embedded.images]
             chunk.working += [image.working for image in embedded.images if image.working is not None]
+            chunk.pixels += [image.pixels for image in embedded.images if image.pixels is not None]
             chunk.skipped += embedded.skipped
         chunk.embeddings = np.concatenate([chunk.embeddings, *(embedded.rows for embedded in self._done)])
         self._done, self.n_images = [], 0

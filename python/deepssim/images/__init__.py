@@ -8,7 +8,7 @@ as a `Skipped` with a code and a reason; nothing is dropped in silence and no ba
 from __future__ import annotations
 
 from deepssim.images.formats import READER_VERSION, decoder_versions
-from deepssim.images.incoming import image_of
+from deepssim.images.incoming import ByteImageStream, image_of, open_stream
 from deepssim.images.listing import list_images
 from deepssim.images.stream import listing_digest, listing_signature, read_image, read_tasks
 from deepssim.images.types import (
@@ -28,6 +28,7 @@ __all__ = [
     "COUNTED_CODES",
     "READER_VERSION",
     "SKIP_CODES",
+    "ByteImageStream",
     "FileEntry",
     "Image",
     "ImageOptions",
@@ -41,6 +42,7 @@ __all__ = [
     "list_images",
     "listing_digest",
     "listing_signature",
+    "open_stream",
     "read_image",
     "read_tasks",
 ]

@@ -37,8 +37,9 @@ _MAX_MEMBERS = 2**16
 _IMAGE_AXES = 2
 _STACK_AXES = 3
 _MAX_ITEM_BYTES = 8
-# The first bytes of a file: magic, version, and a header length of two or four bytes.
-_PREFIX_BYTES = 12
+PREFIX_BYTES = 12
+"""The first bytes of a file: magic, version, and a header length of two or four bytes."""
+
 # By format version: bytes before the header, and the field with its length.
 _LENGTH_FIELD = {1: (10, "<H"), 2: (12, "<I")}
 
@@ -82,7 +83,7 @@ def header_bytes(prefix: bytes) -> int:
     if prefix[:6] != b"\x93NUMPY":
         code = "empty" if not prefix else "unreadable"
         raise ImageError(code, "has no bytes" if not prefix else "is not a .npy file")
-    if len(prefix) < _PREFIX_BYTES:
+    if len(prefix) < PREFIX_BYTES:
         raise ImageError("truncated", "ends inside the header")
     version = prefix[6]
     if version not in _LENGTH_FIELD:
@@ -148,7 +149,7 @@ def npy_header(descriptor: int, context: Context) -> tuple[Header, bytes]:
         ImageError: The file holds no images of an acceptable size.
     """
     size = file_size(descriptor)
-    length = header_bytes(bytes(read_at(descriptor, 0, min(size, _PREFIX_BYTES))))
+    length = header_bytes(bytes(read_at(descriptor, 0, min(size, PREFIX_BYTES))))
     raw = bytes(read_at(descriptor, 0, length))
     header = parse_header(raw)
     context.check_size(header.height, header.width)
@@ -204,14 +205,14 @@ def read_npy(descriptor: int, start: int | None, stop: int | None, context: Cont
         frame_bytes = header.height * header.width * header.dtype.itemsize
         data = read_at(descriptor, header.offset + frames.start * frame_bytes, len(frames) * frame_bytes)
         digest.update(data)
-        stack = _as_stack(data, header, len(frames))
+        stack = as_stack(data, header, len(frames))
     return digest.hexdigest(), (
         Frame(str(index) if header.is_stack else None, values) for index, values in zip(frames, stack, strict=True)
     )
 
 
-def _as_stack(data: bytes | bytearray, header: Header, n_frames: int) -> NDArray[Any]:
-    """View values as ``(n, height, width)``; no copy."""
+def as_stack(data: bytes | bytearray, header: Header, n_frames: int) -> NDArray[Any]:
+    """View values of a header's dtype and order as ``(n, height, width)``; no copy."""
     values: NDArray[Any] = np.frombuffer(data, header.dtype)
     if header.is_fortran:
         return values.reshape((n_frames, header.height, header.width), order="F")
@@ -330,14 +331,14 @@ def _member_frames(
     except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         yield Frame(name, ImageError("unreadable", f"member is damaged: {one_line(str(error), 80)}"))
         return
-    stack = _as_stack(values, header, header.n_frames)
+    stack = as_stack(values, header, header.n_frames)
     for index, frame in enumerate(stack):
         if not wanted or int(wanted) == index:
             yield Frame(f"{name}/{index}" if header.is_stack else name, frame)
 
 
 def _read_member(stream: IO[bytes], size: int, context: Context) -> tuple[Header, bytearray]:
-    prefix = stream.read(_PREFIX_BYTES)
+    prefix = stream.read(PREFIX_BYTES)
     length = header_bytes(prefix)
     raw = prefix + stream.read(length - len(prefix))
     if len(raw) < length:

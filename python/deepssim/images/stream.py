@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -18,6 +18,7 @@ from deepssim.images.formats import format_of_name, require_package
 from deepssim.images.frames import MAX_DECODED_BYTES, Budget, Context, Frame, collect, image_error, skipped
 from deepssim.images.types import FileEntry, Image, ImageOptions, Listing, ReadTask, Skipped, TaskResult
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 
 _DECODERS: dict[str, Callable[[bytes, Context], Iterator[Frame]]] = {
@@ -56,7 +57,7 @@ def read_tasks(listing: Listing, *, first_task: int = 0, threads: int | None = N
         >>> results[0].items[0].pixels.shape
         (3, 4)
     """
-    n_threads = _thread_count(threads)
+    n_threads = thread_count(threads)
     if not 0 <= first_task <= len(listing.tasks):
         raise UsageError(f"first_task is {first_task}: the listing has {len(listing.tasks):,} tasks")
     stopped = threading.Event()
@@ -65,7 +66,9 @@ def read_tasks(listing: Listing, *, first_task: int = 0, threads: int | None = N
     def work(index: int) -> TaskResult:
         return _read_task(listing, index, context)
 
-    return _in_order(work, range(first_task, len(listing.tasks)), n_threads, stopped, _kept_bytes)
+    return in_order(
+        work, range(first_task, len(listing.tasks)), n_threads, stopped, lambda result: kept_bytes(result.items)
+    )
 
 
 def listing_digest(listing: Listing, *, threads: int | None = None) -> str:
@@ -105,7 +108,7 @@ def listing_digest(listing: Listing, *, threads: int | None = None) -> str:
     if "dicom" in formats:
         facts.append(str(listing.with_file_groups))
     _update(total, facts)
-    digests = _in_order(work, range(len(listing.files)), _thread_count(threads), threading.Event(), len)
+    digests = in_order(work, range(len(listing.files)), thread_count(threads), threading.Event(), len)
     for entry, digest in zip(listing.files, digests, strict=True):
         has_group = "" if entry.group is None else "group"
         _update(total, [entry.base_id, entry.path, entry.format, has_group, entry.group or "", digest])
@@ -219,10 +222,21 @@ def _read_open(
         error = ImageError("too_large", f"is a file of {size:,} bytes, the limit is {MAX_FILE_BYTES:,}; split it")
         return hash_file(descriptor), [skipped(entry.base_id, entry.path, error)]
     data, digest = read_whole(descriptor)
+    return digest, decode_file(data, entry, context)
+
+
+def decode_file(data: bytes, entry: FileEntry, context: Context) -> list[Image | Skipped]:
+    """Return images of a whole file and what was left out.
+
+    Args:
+        data: The file.
+        entry: Its names; of any format but ``.npy``.
+        context: Limits.
+    """
     items = collect(_DECODERS[entry.format](data, context), entry.base_id, entry.path, entry.group, context)
     if entry.format == "nifti" and context.options.slices == "all" and context.wanted is None:
         items = nifti.mark_blank(items)
-    return digest, items
+    return items
 
 
 def _read_array(
@@ -252,7 +266,8 @@ def _update(total: hashlib._Hash, texts: list[str]) -> None:
         total.update(len(data).to_bytes(8, "little") + data)
 
 
-def _thread_count(threads: int | None) -> int:
+def thread_count(threads: int | None) -> int:
+    """Return how many threads are meant; None: one for each usable processor."""
     if threads is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads < 1:
@@ -260,18 +275,27 @@ def _thread_count(threads: int | None) -> int:
     return threads
 
 
-def _kept_bytes(result: TaskResult) -> int:
-    return sum(item.pixels.nbytes for item in result.items if isinstance(item, Image))
+def kept_bytes(items: Iterable[Image | Skipped]) -> int:
+    """Return the bytes of all pixels."""
+    return sum(item.pixels.nbytes for item in items if isinstance(item, Image))
 
 
-def _in_order(
-    work: Callable[[int], _T],
-    indices: range,
+def in_order(
+    work: Callable[[_K], _T],
+    indices: Iterable[_K],
     n_threads: int,
     stopped: threading.Event,
     n_bytes: Callable[[_T], int],
 ) -> Iterator[_T]:
-    """Run ``work`` in threads and yield its results in order, with a bounded number in memory."""
+    """Run ``work`` in threads and yield its results in order, with a bounded number in memory.
+
+    Args:
+        work: Done in a thread.
+        indices: What each is done with; taken by the caller's thread.
+        n_threads: How many.
+        stopped: Set when the iterator is closed.
+        n_bytes: Of a result; no new work is begun while more than 2 GiB wait.
+    """
     pending: deque[Future[_T]] = deque()
     waiting = iter(indices)
     executor = ThreadPoolExecutor(n_threads, thread_name_prefix="deepssim-read")
@@ -279,8 +303,11 @@ def _in_order(
         while True:
             while len(pending) < _WINDOW_PER_THREAD * n_threads:
                 held = sum(n_bytes(future.result()) for future in pending if future.done() and not future.exception())
-                index = next(waiting, None) if not pending or held <= MAX_DECODED_BYTES else None
-                if index is None:
+                if pending and held > MAX_DECODED_BYTES:
+                    break
+                try:
+                    index = next(waiting)
+                except StopIteration:
                     break
                 pending.append(executor.submit(work, index))
             if not pending:
