@@ -86,8 +86,8 @@ def people_options(function: F) -> F:
 def dataset_options(function: F) -> F:
     """Add what a generative model learns from and where its run lies.
 
-    They are ``config``, ``dataset``, ``images``, ``group_by``, ``valid_part``, ``size``, ``transpose``, ``workers``, and
-    ``out`` and ``name``, of which `run_folder` makes folder and name.
+    They are ``config``, ``dataset``, ``images``, ``group_by``, ``valid_part``, ``size``, ``transpose``, ``workers``,
+    ``out`` and ``name``; `run_folder` makes folder and name of the last two.
     """
     return apply_options(
         [
