@@ -6,15 +6,15 @@ file says only what differs from it.
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from deepssim.errors import UsageError
+from deepssim.generative.section import FIRST_BATCH, Section, build, shown, typed
 from deepssim.images.text import one_line, some
 
 __all__ = [
@@ -31,80 +31,11 @@ __all__ = [
 ]
 
 SCHEDULES = ("scaled_linear", "linear")
-FIRST_BATCH = "first-batch"
-"""The scale of latents is one over the standard deviation of the first batch (Rombach et al. 2022, appendix G)."""
-
 _MOST_CONFIG_BYTES = 2**20
 
 
-class _Section:
-    """A section of a configuration: fields with defaults, whose types say what a file may give."""
-
-    __slots__ = ()
-    section: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        """Check every field; lists become tuples and whole numbers floats where the default is one."""
-        faults: list[str] = []
-        for item in fields(self):  # type: ignore[arg-type]
-            value, fault = _typed(getattr(self, item.name), item.default)
-            if fault:
-                faults.append(f"{self.section}.{item.name} is {_shown(getattr(self, item.name))}: it must be {fault}")
-            object.__setattr__(self, item.name, value)
-        # What depends on several fields makes sense only where each is of its type.
-        faults = faults or list(self._faults())
-        if faults:
-            raise UsageError("; ".join(faults))
-
-    def _faults(self) -> Iterator[str]:
-        """Yield what cannot be, each with the name of its key."""
-        yield from ()
-
-    def _below(self, least: float, *names: str) -> Iterator[str]:
-        for name in names:
-            value = getattr(self, name)
-            if min(value if isinstance(value, tuple) else (value,), default=least) < least:
-                yield f"{self.section}.{name} is {_shown(value)}: it must be at least {least:g}"
-
-    def _outside(self, low: float, high: float, *names: str) -> Iterator[str]:
-        for name in names:
-            if not low <= getattr(self, name) < high:
-                yield f"{self.section}.{name} is {getattr(self, name):g}: it must be at least {low:g} and below {high:g}"
-
-    def _not_positive(self, *names: str) -> Iterator[str]:
-        for name in names:
-            if getattr(self, name) <= 0:
-                yield f"{self.section}.{name} is {getattr(self, name):g}: it must be above 0"
-
-    def _levels(self, *names: str) -> Iterator[str]:
-        """Check that there are levels, and that what is said of each level is said of all."""
-        n_levels = len(self.channels)  # type: ignore[attr-defined]
-        if not n_levels:
-            yield f"{self.section}.channels is empty: give one number a level"
-        for name in names:
-            if len(getattr(self, name)) != n_levels:
-                yield (
-                    f"{self.section}.{name} has {len(getattr(self, name))} entries and {self.section}.channels "
-                    f"{n_levels}: one a level is needed"
-                )
-
-    def _groups(self) -> Iterator[str]:
-        groups: int = self.norm_groups  # type: ignore[attr-defined]
-        bad = [channels for channels in self.channels if groups >= 1 and channels % groups]  # type: ignore[attr-defined]
-        if bad:
-            yield (
-                f"{self.section}.channels has {', '.join(map(str, bad))}, which {self.section}.norm_groups = {groups} "
-                "does not divide"
-            )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON has them: numbers, text, lists."""
-        found = {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
-
-
 @dataclass(frozen=True, slots=True)
-class VaeConfig(_Section):
+class VaeConfig(Section):
     """Size of the variational autoencoder (Rombach et al. 2022, the KL-regularised one).
 
     Attributes:
@@ -145,7 +76,7 @@ class VaeConfig(_Section):
 
 
 @dataclass(frozen=True, slots=True)
-class UnetConfig(_Section):
+class UnetConfig(Section):
     """Size of the U-Net that finds the noise of latents (Rombach et al. 2022).
 
     Attributes:
@@ -201,7 +132,7 @@ class UnetConfig(_Section):
 
 
 @dataclass(frozen=True, slots=True)
-class DiscriminatorConfig(_Section):
+class DiscriminatorConfig(Section):
     """Size of the discriminator of patches that the autoencoder is trained against (Isola et al. 2017).
 
     Attributes:
@@ -234,7 +165,7 @@ class DiscriminatorConfig(_Section):
 
 
 @dataclass(frozen=True, slots=True)
-class DiffusionConfig(_Section):
+class DiffusionConfig(Section):
     """How latents become noise (Ho et al. 2020); the U-Net learns that noise.
 
     Attributes:
@@ -261,7 +192,7 @@ class DiffusionConfig(_Section):
     def _faults(self) -> Iterator[str]:
         yield from self._below(2, "steps")
         if self.schedule not in SCHEDULES:
-            yield f"diffusion.schedule is {_shown(self.schedule)}: it must be one of {', '.join(SCHEDULES)}"
+            yield f"diffusion.schedule is {shown(self.schedule)}: it must be one of {', '.join(SCHEDULES)}"
         if not 0 < self.beta_start <= self.beta_end < 1:
             yield (
                 f"diffusion.beta_start is {self.beta_start:g} and diffusion.beta_end {self.beta_end:g}: it must be "
@@ -270,7 +201,7 @@ class DiffusionConfig(_Section):
 
 
 @dataclass(frozen=True, slots=True)
-class VaeTrainingConfig(_Section):
+class VaeTrainingConfig(Section):
     """How the autoencoder is trained.
 
     The loss is L1 + kl_weight KL + perceptual_weight perceptual + adversarial_weight least-squares adversarial.
@@ -310,9 +241,7 @@ class VaeTrainingConfig(_Section):
 
     def _faults(self) -> Iterator[str]:
         yield from self._below(1, "batch_size", "micro_batch", "epochs")
-        yield from self._below(
-            0, "kl_weight", "perceptual_weight", "adversarial_weight", "adversarial_warm_up", "clip"
-        )
+        yield from self._below(0, "kl_weight", "perceptual_weight", "adversarial_weight", "adversarial_warm_up", "clip")
         yield from self._not_positive("learning_rate")
         yield from self._outside(0, 1, "ema")
         if self.micro_batch >= 1 and self.batch_size % self.micro_batch:
@@ -323,7 +252,7 @@ class VaeTrainingConfig(_Section):
 
 
 @dataclass(frozen=True, slots=True)
-class LdmTrainingConfig(_Section):
+class LdmTrainingConfig(Section):
     """How the U-Net is trained.
 
     Attributes:
@@ -363,10 +292,10 @@ class LdmTrainingConfig(_Section):
         yield from self._not_positive("learning_rate")
         yield from self._outside(0, 1, "ema", "drop_condition")
         if not (self.scale == FIRST_BATCH or (isinstance(self.scale, float) and self.scale > 0)):
-            yield f"ldm_training.scale is {_shown(self.scale)}: it must be '{FIRST_BATCH}' or a number above 0"
+            yield f"ldm_training.scale is {shown(self.scale)}: it must be '{FIRST_BATCH}' or a number above 0"
 
 
-_SECTIONS: Mapping[str, type[_Section]] = {
+_SECTIONS: Mapping[str, type[Section]] = {
     kind.section: kind
     for kind in (VaeConfig, UnetConfig, DiscriminatorConfig, DiffusionConfig, VaeTrainingConfig, LdmTrainingConfig)
 }
@@ -403,9 +332,9 @@ class GenerativeConfig:
         """Check the size against the autoencoder."""
         if self.size is None:
             return
-        size, fault = _typed(self.size, (1, 1))
+        size, fault = typed(self.size, (1, 1))
         if fault or len(size) != 2 or min(size) < 1:
-            raise UsageError(f"size is {_shown(self.size)}: it must be [rows, columns], both at least 1")
+            raise UsageError(f"size is {shown(self.size)}: it must be [rows, columns], both at least 1")
         object.__setattr__(self, "size", size)
         if any(side % self.vae.factor for side in size):
             fitting = " x ".join(str(-(-side // self.vae.factor) * self.vae.factor) for side in size)
@@ -443,10 +372,10 @@ class GenerativeConfig:
         unknown = [key for key in value if key not in {"name", "size", *_SECTIONS}]
         if unknown:
             faults.append(f"{some(unknown)}: not known; known are size, {', '.join(_SECTIONS)}")
-        built: dict[str, _Section] = {}
+        built: dict[str, Section] = {}
         for section, kind in _SECTIONS.items():
             try:
-                built[section] = _built(kind, value.get(section, {}))
+                built[section] = build(kind, value.get(section, {}))
             except UsageError as error:
                 faults.append(str(error))
         size = value.get("size")
@@ -518,47 +447,3 @@ def _parsed(data: bytes, name: str, where: str) -> GenerativeConfig:
         return GenerativeConfig.from_dict(table, name)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
-
-
-def _built(kind: type[_Section], table: Any) -> _Section:
-    """Build a section, after a look for keys that it has not."""
-    if not isinstance(table, Mapping):
-        raise UsageError(f"{kind.section} is {_shown(table)}: it must be a table, [{kind.section}]")
-    known = [item.name for item in fields(kind)]  # type: ignore[arg-type]
-    unknown = [key for key in table if key not in known]
-    fault = ""
-    if unknown:
-        names = some([f"{kind.section}.{key}" for key in unknown])
-        fault = f"{names}: not known; known in [{kind.section}] are {', '.join(known)}"
-    try:
-        built = kind(**{key: value for key, value in table.items() if key in known})
-    except UsageError as error:
-        raise UsageError("; ".join(part for part in (fault, str(error)) if part)) from error
-    if fault:
-        raise UsageError(fault)
-    return built
-
-
-def _typed(value: Any, default: Any) -> tuple[Any, str]:
-    """Return a value in the type of its default, and what it must be where it is none of that type."""
-    if isinstance(default, tuple):
-        kind = default[0]
-        words = "a list of true and false" if isinstance(kind, bool) else "a list of whole numbers"
-        if not isinstance(value, (list, tuple)):
-            return value, words
-        parts = [_typed(part, kind) for part in value]
-        return tuple(part for part, _ in parts), words if any(fault for _, fault in parts) else ""
-    if default == FIRST_BATCH and not isinstance(value, str):
-        default = 1.0
-    if isinstance(default, bool):
-        return value, "" if isinstance(value, bool) else "true or false"
-    if isinstance(default, int):
-        return value, "" if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
-    if isinstance(default, float):
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-        return (float(value), "") if is_number and math.isfinite(value) else (value, "a finite number")
-    return value, "" if isinstance(value, str) else "text"
-
-
-def _shown(value: Any) -> str:
-    return one_line(repr(list(value) if isinstance(value, tuple) else value), 60)

@@ -18,7 +18,7 @@ __all__ = ["LatentShapes", "parse_shape", "shape_text"]
 Shape = tuple[int, int, int]
 Kind = TypeVar("Kind", bound=np.generic)
 
-_SHAPE = re.compile(r"\s*(\d{1,6})\s*[xX,×]\s*(\d{1,6})\s*[xX,×]\s*(\d{1,6})\s*", re.ASCII)
+_SHAPE = re.compile(r"\s*(\d{1,6})\s*[xX,]\s*(\d{1,6})\s*[xX,]\s*(\d{1,6})\s*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
