@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 from urllib.parse import quote
 
 import numpy as np
@@ -50,7 +51,7 @@ class Plan:
         is_free: Whether the records are made up, for images that belong to none.
     """
 
-    uids: tuple[str, ...]
+    uids: Sequence[str]
     per_record: int
     n_images: int
     contexts: NDArray[np.float32] | None = None
@@ -112,7 +113,7 @@ class Plan:
             (20, False)
         """
         digest = hashlib.sha256()
-        for row, uid in enumerate(self.uids):
+        for row, uid in enumerate(() if self.is_free else self.uids):
             name = uid.encode("utf-8", "surrogateescape")
             digest.update(len(name).to_bytes(8, "little") + name)
             if self.contexts is not None:
@@ -170,9 +171,7 @@ def plan_free(n_images: int) -> Plan:
         (2500, 'sample-00002', 499)
     """
     _check_number(n_images)
-    n_records = -(-n_images // FREE_RECORD_IMAGES)
-    uids = tuple(f"sample-{row:05d}" for row in range(n_records))
-    return Plan(uids, FREE_RECORD_IMAGES, n_images, is_free=True)
+    return Plan(_MadeUp(-(-n_images // FREE_RECORD_IMAGES)), FREE_RECORD_IMAGES, n_images, is_free=True)
 
 
 def folder_name(uid: str) -> str:
@@ -210,6 +209,24 @@ def file_name(uid: str, number: int) -> str:
         'p07/gen-3.png'
     """
     return f"{folder_name(uid)}/gen-{number}.png"
+
+
+class _MadeUp(Sequence[str]):
+    """Identifiers of records that there are none of; made as they are asked for."""
+
+    def __init__(self, n: int) -> None:
+        self._rows = range(n)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        rows = self._rows[index]
+        return f"sample-{rows:05d}" if isinstance(rows, int) else [f"sample-{row:05d}" for row in rows]
 
 
 def _check_number(n_images: int) -> None:
