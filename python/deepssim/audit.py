@@ -33,6 +33,7 @@ from deepssim.inputs import (
     size_warnings,
     unverifiable,
 )
+from deepssim.kept import DEFAULT_SAMPLE, check_free, remove_kept
 from deepssim.matching import Control, Matcher, MatchOptions, Reference
 from deepssim.parts import EVIDENCE_FIELDS, RealTally
 from deepssim.pictures import remove_pairs, write_pairs
@@ -51,6 +52,7 @@ from deepssim.sources import (
 )
 from deepssim.store import Store, count_skipped
 from deepssim.store_build import build_store
+from deepssim.stream_source import SyntheticStream
 from deepssim.tables import SKIPPED, TableStream, parquet_to_csv, write_table
 from deepssim.trial import most_candidates, run_trial
 from deepssim.verdict import SetCounts, screening_sentence, screening_warnings, summarize
@@ -85,6 +87,7 @@ class AuditOptions:
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         max_skipped: Share of inputs that may be left out before the run counts as incomplete.
         with_csv: Whether ``matches.csv`` is written too.
+        keep: Images of a stream that are kept as a random sample, beside those that are flagged or nearest.
         command: Named in ``run.json``.
     """
 
@@ -98,6 +101,7 @@ class AuditOptions:
     device: str = "auto"
     max_skipped: float = 0.01
     with_csv: bool = False
+    keep: int = DEFAULT_SAMPLE
     command: str = "audit"
 
     def as_dict(self) -> dict[str, Any]:
@@ -156,23 +160,18 @@ def audit(
     Raises:
         DeepSSIMError: With one line that says what to do.
     """
-    if not isinstance(synthetic, str | Path):
-        raise UsageError("a stream of images cannot be audited yet")
-    check_distinct({"real": real, "synthetic": synthetic, "holdout": holdout, "output": out})
+    path = Path(synthetic) if isinstance(synthetic, str | Path) else None
+    check_distinct({"real": real, "synthetic": path, "holdout": holdout, "output": out})
+    if path is None:
+        check_free(Path(out))
     run = _Run(Path(out), options or AuditOptions(), progress or Silent())
     with locked(run.out):
         remove_leftovers(run.out)
-        inputs = [Path(path) for path in (real, holdout, synthetic) if path is not None]
+        inputs = [Path(real), *([Path(holdout)] if holdout is not None else []), path]
         run.metric.choose(inputs, lambda: list_images(real, run.options.images), run.progress.status)
         real_store = run.real_store(Path(real), "real")
         holdout_store = run.real_store(Path(holdout), "holdout") if holdout is not None else None
-        side: Synthetic
-        if Store.is_store(Path(synthetic)):
-            side = SyntheticStore(_verified(Store(Path(synthetic))))
-        else:
-            listing = list_images(synthetic, run.options.synthetic_images)
-            side = SyntheticImages(listing, run.metric.encoder(), run.options.match.threads or None)
-        return run.finish(real_store, side, holdout_store)
+        return run.finish(real_store, run.synthetic_side(synthetic), holdout_store)
 
 
 def score(
@@ -246,6 +245,22 @@ class _Run:
                 status=self.progress.status,
             )
 
+    def synthetic_side(self, synthetic: str | Path | ImageStream) -> Synthetic:
+        """Open a store, list images, or take a stream."""
+        options, threads = self.options.synthetic_images, self.options.match.threads or None
+        if not isinstance(synthetic, str | Path):
+            return SyntheticStream(
+                synthetic,
+                self.metric.encoder(),
+                self.out,
+                n_sample=self.options.keep,
+                max_pixels=options.max_pixels,
+                threads=threads,
+            )
+        if Store.is_store(Path(synthetic)):
+            return SyntheticStore(_verified(Store(Path(synthetic))))
+        return SyntheticImages(list_images(synthetic, options), self.metric.encoder(), threads)
+
     def finish(self, real_store: Store, side: Synthetic, holdout_store: Store | None) -> AuditResult:
         """Match, collect, conclude, write."""
         options = self.options
@@ -288,6 +303,7 @@ class _Run:
         )
         if options.with_csv:
             parquet_to_csv(self.out / "matches.parquet", self.out / "matches.csv")
+        side.publish(work)
         write_json(self.out / "summary.json", summary)
         write_run(
             self.out,
@@ -364,6 +380,7 @@ class _Run:
         for name in OUR_RESULTS:
             (self.out / name).unlink(missing_ok=True)
         remove_pairs(self.out)
+        remove_kept(self.out)
 
     def _collect(self, real: Reference, control: Control | None, side: Synthetic, work: WorkFolder) -> Outcome:
         tally = RealTally.empty(len(real))
@@ -409,6 +426,7 @@ class _Run:
             "digest": side.digest(work),
             "images": n_synthetic,
             "group_by": self.options.synthetic_images.group_by,
+            **side.facts(),
         }
         return {
             "real": describe_store(real),

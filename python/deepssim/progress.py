@@ -14,7 +14,7 @@ class Progress(Protocol):
         """Take one line for a person."""
 
     def track(self, what: str, total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-        """Open a task of about `total` steps; the function it gives is called with steps done."""
+        """Open a task of about `total` steps (0: nobody knows); the function it gives is called with steps done."""
 
 
 class Silent:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from deepssim.calibration import LABELS
 from deepssim.matching import Control, Reference
@@ -224,7 +225,7 @@ class Collector:
         first, last = np.searchsorted(self.wanted, [part.first_row, part.first_row + len(part)])
         for row in self.wanted[first:last]:
             self.wanted_ids[int(row)] = table["id"][int(row) - part.first_row].as_py()
-        outcome.pairs = _best_pairs(outcome.pairs, part, table)
+        outcome.pairs = best_pairs(outcome.pairs, part, table)
         if outcome.control is not None and self.control is not None:
             _count_control(outcome.control, self.control, part)
 
@@ -290,10 +291,24 @@ def _count_control(counts: ControlCounts, control: Control, part: Part) -> None:
     counts.both += int((by_real & by_holdout).sum())
 
 
-def _best_pairs(held: list[Pair], part: Part, table: pa.Table) -> list[Pair]:
-    """Merge the nearest pairs of a part into those held: how parts were cut changes nothing."""
+def best_pairs(
+    held: list[Pair], part: Part, table: pa.Table, *, is_wanted: NDArray[np.bool_] | None = None
+) -> list[Pair]:
+    """Merge the nearest pairs of a part into those held: how parts were cut changes nothing.
+
+    Args:
+        held: Of the parts before.
+        part: The answer for a run of synthetic images.
+        table: Their records.
+        is_wanted: ``(n,)`` whether an image of the part counts; None: all do.
+
+    Returns:
+        At most `N_PAIRS`, best first, at most two of a real image.
+    """
     values = part.values[:, 0]
     order = np.lexsort((np.arange(len(part)), -values))
+    if is_wanted is not None:
+        order = order[is_wanted[order]]
     found = [
         Pair(
             float(values[i]),

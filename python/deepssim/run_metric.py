@@ -33,13 +33,18 @@ class RunMetric:
         self._chosen: Metric | None = None
         self.loaded: Encoder | None = None
 
-    def choose(self, inputs: Sequence[Path], listing: Callable[[], Listing], say: Callable[[str], None]) -> None:
+    def choose(self, inputs: Sequence[Path | None], listing: Callable[[], Listing], say: Callable[[str], None]) -> None:
         """Find the metric that images are embedded with; where all inputs are stores, only one that was named.
+
+        Args:
+            inputs: Stores or images; None: a stream of images.
+            listing: Gives images to look at.
+            say: Told what was chosen, and why.
 
         Raises:
             StoreError: All inputs are stores, and what was named is not the metric of the first.
         """
-        stores = [Store(path) for path in inputs if Store.is_store(path)]
+        stores = [Store(path) for path in inputs if path is not None and Store.is_store(path)]
         if len(stores) == len(inputs) and self.asked == AUTO:
             return
         self._chosen = find_metric(self.asked, listing, stores=stores, threads=self.threads or None, say=say)

@@ -65,6 +65,12 @@ class Synthetic(Protocol):
     def read(self, path: str, image_id: str) -> Image:
         """Read one image again."""
 
+    def facts(self) -> dict[str, Any]:
+        """Return what the record of a run says more of it."""
+
+    def publish(self, work: WorkFolder) -> None:
+        """Leave beside the results what is to stay of the images."""
+
 
 class WorkFolder:
     """Parts of a run under way, in a folder named by the run's fingerprint."""
@@ -177,6 +183,13 @@ class SyntheticImages:
         """Read one image again."""
         return read_image(self.listing.root, path, image_id, self.listing.options)
 
+    def facts(self) -> dict[str, Any]:
+        """Return nothing: the images are where they were."""
+        return {}
+
+    def publish(self, work: WorkFolder) -> None:
+        """Leave nothing: the images are where they were."""
+
 
 class SyntheticStore:
     """Embeddings that lie in a store."""
@@ -242,6 +255,13 @@ class SyntheticStore:
     def read(self, path: str, image_id: str) -> Image:
         """Read one image again, if the images are still where they were embedded from."""
         return read_from_store(self.store, path, image_id)
+
+    def facts(self) -> dict[str, Any]:
+        """Return nothing: the store is where it was."""
+        return {}
+
+    def publish(self, work: WorkFolder) -> None:
+        """Leave nothing: the store is where it was."""
 
 
 def store_fingerprint(store: Store) -> dict[str, Any]:

@@ -48,7 +48,8 @@ class Lines:
                 last = now
                 rate = done / max(now - started, 1e-9)
                 rest = _duration((total - done) / rate) if 0 < done < total else "soon done"
-                self.status(f"{what}: {done:,} of {total:,}, {rate:,.0f}/s, {rest} left")
+                of_all = f" of {total:,}, {rate:,.0f}/s, {rest} left" if total else f", {rate:,.0f}/s"
+                self.status(f"{what}: {done:,}{of_all}")
 
         yield advance
         if done:
@@ -70,6 +71,11 @@ class Bars:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.text import Text
 
+        class Count(TextColumn):
+            def render(self, task: object) -> Text:
+                total = getattr(task, "total", None)
+                return Text(f"{getattr(task, 'completed', 0):,.0f}" + (f"/{total:,.0f}" if total else ""))
+
         class Rate(TextColumn):
             def render(self, task: object) -> Text:
                 speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
@@ -78,18 +84,19 @@ class Bars:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            Count(""),
             Rate(""),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True)) as bars:
-            task = bars.add_task(what, total=total)
+            # Without a total the bar only moves.
+            task = bars.add_task(what, total=total or None)
             done = 0
 
             def advance(steps: int) -> None:
                 nonlocal done
                 done += steps
-                bars.update(task, advance=steps, total=max(total, done))
+                bars.update(task, advance=steps, total=max(total, done) if total else None)
 
             yield advance
             bars.update(task, total=done, completed=done)
