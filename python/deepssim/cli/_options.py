@@ -123,13 +123,7 @@ def run_options(function: F) -> F:
     """Add threads, device and metric."""
     return apply_options(
         [
-            click.option(
-                "--metric",
-                default="auto",
-                show_default=True,
-                help="auto: the encoder that the images look made for, pixel if none; or an installed metric (deepssim "
-                "metrics), a bundle (.onnx), a store that was made with it.",
-            ),
+            metric_option,
             click.option(
                 "--device",
                 type=click.Choice(["auto", "cpu", "cuda"]),
@@ -141,6 +135,38 @@ def run_options(function: F) -> F:
         ],
         function,
     )
+
+
+def metric_option(function: F) -> F:
+    """Add ``--metric``."""
+    return click.option(
+        "--metric",
+        default="auto",
+        show_default=True,
+        help="auto: the encoder that the images look made for, pixel if none; or an installed metric (deepssim "
+        "metrics), a bundle (.onnx), a store that was made with it.",
+    )(function)
+
+
+def keep_option(function: F) -> F:
+    """Add ``--keep``, of audits whose synthetic images are nowhere on disk."""
+    return click.option(
+        "--keep",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Of a stream: keep a random sample of N images, beside all that are flagged and the nearest that are not, "
+        "in images/ of the results.  [default: 100]",
+    )(function)
+
+
+def fail_above_option(function: F) -> F:
+    """Add ``--fail-above``."""
+    return click.option(
+        "--fail-above",
+        type=click.FloatRange(0, 1),
+        metavar="RATE",
+        help="Exit with code 3 if a larger share of the synthetic images is flagged.",
+    )(function)
 
 
 def threads_option(function: F) -> F:
@@ -180,12 +206,7 @@ def match_options(function: F) -> F:
                 metavar="SHARE",
                 help="Exit with code 4 if a larger share of a set cannot be used.",
             ),
-            click.option(
-                "--fail-above",
-                type=click.FloatRange(0, 1),
-                metavar="RATE",
-                help="Exit with code 3 if a larger share of the synthetic images is flagged.",
-            ),
+            fail_above_option,
             click.option("--csv", "with_csv", is_flag=True, help="Write matches.csv beside matches.parquet."),
         ],
         function,

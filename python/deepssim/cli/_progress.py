@@ -27,6 +27,10 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def _rate(speed: float) -> str:
+    return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s"
+
+
 class Lines:
     """Plain lines: one at the end of a task, and one every ten seconds of a long one."""
 
@@ -48,13 +52,13 @@ class Lines:
                 last = now
                 rate = done / max(now - started, 1e-9)
                 rest = _duration((total - done) / rate) if 0 < done < total else "soon done"
-                of_all = f" of {total:,}, {rate:,.0f}/s, {rest} left" if total else f", {rate:,.0f}/s"
+                of_all = f" of {total:,}, {_rate(rate)}, {rest} left" if total else f", {_rate(rate)}"
                 self.status(f"{what}: {done:,}{of_all}")
 
         yield advance
         if done:
             seconds = max(time.monotonic() - started, 1e-9)
-            self.status(f"{what}: {done:,} in {seconds:.1f} s ({done / seconds:,.0f}/s)")
+            self.status(f"{what}: {done:,} in {seconds:.1f} s ({_rate(done / seconds)})")
 
 
 class Bars:
@@ -79,7 +83,7 @@ class Bars:
         class Rate(TextColumn):
             def render(self, task: object) -> Text:
                 speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
-                return Text(f"{speed:,.0f}/s" if speed else "")
+                return Text(_rate(speed) if speed else "")
 
         columns = (
             TextColumn("{task.description}"),

@@ -10,6 +10,7 @@ import click
 
 from deepssim.cli._options import (
     image_options,
+    keep_option,
     match_options,
     read_calibration,
     read_thresholds,
@@ -33,13 +34,7 @@ if TYPE_CHECKING:
 @run_options
 @image_options
 @match_options
-@click.option(
-    "--keep",
-    type=click.IntRange(0),
-    metavar="N",
-    help="Of a stream: keep a random sample of N images, beside all that are flagged and the nearest that are not, in "
-    "images/ of the results.  [default: 100]",
-)
+@keep_option
 @click.option("--no-images", is_flag=True, help="A report without pictures, to hand over.")
 @click.option("--pseudonyms", is_flag=True, help="A report with pseudonyms instead of ids, to hand over.")
 @talk_options
