@@ -25,6 +25,7 @@ COMMANDS = {
     "embed": "Embed images into a store.",
     "eval": "Measure metrics on labelled pairs, with intervals, and compare them.",
     "export": "Export a trained encoder as a metric bundle in ONNX.",
+    "generate": "Make images with a latent diffusion model; audit them as they are made.",
     "info": "Describe a store, a metric bundle, a calibration or an audit.",
     "matrix": "Compare every real image with every synthetic one: SSIM, FSIM or correlation.",
     "metrics": "List the metrics that are installed, and those that can be had.",
