@@ -153,9 +153,11 @@ def _image(reading: _Reading, cell: str) -> tuple[Path | None, str | None]:
     path = _found(reading, cell)
     if path is not None or "#" not in cell:
         return path, None
-    head, _, key = cell.rpartition("#")
-    path = _found(reading, head)
-    return path, None if path is None else f"{path.name}#{key}"
+    for place in (place for place, char in enumerate(cell) if char == "#"):
+        path = _found(reading, cell[:place])
+        if path is not None:
+            return path, f"{path.name}{cell[place:]}"
+    return None, None
 
 
 def _found(reading: _Reading, cell: str) -> Path | None:

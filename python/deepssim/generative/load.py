@@ -173,14 +173,14 @@ def _jobs(records: Sequence[Record]) -> list[list[int]]:
 
 def _read(records: Sequence[Record], job: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32] | ImageError]]:
     """Yield the images of one file, or why they cannot be had."""
-    together = _read_whole(records[job[0]].path, [_key(records[i]) for i in job]) if len(job) > 1 else {}
+    together = _read_whole(records[job[0]].path, [records[i].key for i in job]) if len(job) > 1 else {}
     for index in job:
-        pixels = together.get(_key(records[index]))
+        pixels = together.get(records[index].key)
         if pixels is not None:
             yield index, pixels
             continue
         path = str(records[index].path.absolute()).lstrip("/")
-        key = _key(records[index])
+        key = records[index].key
         try:
             # From the root: what the user named may be a link to anywhere.
             yield index, read_image(Path("/"), path, path if not key else f"{path}#{key}").pixels
@@ -199,12 +199,8 @@ def _read_whole(path: Path, keys: Sequence[str]) -> dict[str, NDArray[np.float32
         options = ImageOptions(slices=",".join(match[2] for match in volume if match), axis=axes.pop())
     found: dict[str, NDArray[np.float32]] = {}
     with contextlib.suppress(UsageError):
-        for result in read_tasks(list_images(path, options), threads=1):
-            for item in result.items:
-                if isinstance(item, Image):
-                    found[item.id.rpartition("#")[2]] = item.pixels
+        listing = list_images(path, options)
+        base = listing.files[0].base_id
+        for result in read_tasks(listing, threads=1):
+            found |= {item.id[len(base) + 1 :]: item.pixels for item in result.items if isinstance(item, Image)}
     return {key: found[key] for key in keys if key in found}
-
-
-def _key(record: Record) -> str:
-    return "" if record.image_id is None else record.image_id.rpartition("#")[2]

@@ -46,6 +46,11 @@ class Record:
     line: int = 0
 
     @property
+    def key(self) -> str:
+        """Which image of its file it is, as in ids of `deepssim.images`; empty where there is one alone."""
+        return "" if self.image_id is None else self.image_id.removeprefix(f"{self.path.name}#")
+
+    @property
     def place(self) -> str:
         """Where it is said, for a message: its line, or its uid."""
         return f"line {self.line}" if self.line else f"'{one_line(self.uid, 60)}'"
@@ -112,7 +117,7 @@ class Dataset:
                 record.group,
                 sorted(record.variables.items()),
                 record.text,
-                None if record.image_id is None else record.image_id.rpartition("#")[2],
+                record.key,
                 [digests[file] for file in files],
             ]
             total.update(repr(said).encode("utf-8", "surrogateescape"))
