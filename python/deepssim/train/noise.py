@@ -107,9 +107,10 @@ class LatentSource:
     def rows(self, number: int) -> NDArray[np.int64]:
         """Return the rows of a batch of this process."""
         first = (number * self.n_processes + self.process) * self.batch_size
-        return self._between(first, first + self.batch_size)
+        return self.between(first, first + self.batch_size)
 
-    def _between(self, first: int, last: int) -> NDArray[np.int64]:
+    def between(self, first: int, last: int) -> NDArray[np.int64]:
+        """Return the rows from one place to another of all passes, one after the other, whoever takes them."""
         total = len(self.repeats)
         parts = []
         for epoch in range(first // total, -(-last // total)):
