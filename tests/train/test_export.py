@@ -93,7 +93,7 @@ def test_a_graph_that_computes_something_else_is_not_written(encoder, tmp_path, 
         def __call__(self, images):
             return super().__call__(images) + np.float32(2e-4)
 
-    monkeypatch.setattr("deepssim.export.Graph", Wrong)
+    monkeypatch.setattr("deepssim.export.encoder.Graph", Wrong)
     with pytest.raises(MetricError, match="nothing was written"):
         export_encoder(encoder, TINY, tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -107,7 +107,7 @@ def test_without_real_images_phantoms_are_compared_and_counted_apart(encoder, tm
             seen.extend(images[:, 0])
             return super().__call__(images)
 
-    monkeypatch.setattr("deepssim.export.Graph", Watched)
+    monkeypatch.setattr("deepssim.export.encoder.Graph", Watched)
     made = export_encoder(encoder, TINY, tmp_path / "x.onnx")
     assert (made.n_images, made.n_phantoms) == (0, 16)
     drawn = [resize_area(image, 34, 28) for _, _, image in make_cohort(8, 2, seed=0)]

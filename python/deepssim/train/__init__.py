@@ -1,1 +1,1 @@
-"""Training of encoders. With ``models``, ``export.py`` and ``generate.py`` the only importers of torch."""
+"""Training of encoders. With ``models``, ``export`` and ``generate.py`` the only importers of torch."""

@@ -9,7 +9,6 @@ nearest images.
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,10 +21,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from deepssim import __version__
-from deepssim.disk import replacing
 from deepssim.embed import Graph
 from deepssim.errors import MetricError, UsageError
-from deepssim.extras import require
+from deepssim.export.graphs import OPSET, to_onnx, write_graph
 from deepssim.gallery import GalleryViews
 from deepssim.images import Image, Listing, read_tasks
 from deepssim.input_rule import InputRule
@@ -42,9 +40,8 @@ from deepssim.precision import (
     reduce_graph,
 )
 
-__all__ = ["LARGEST_ERROR", "OPSET", "Exported", "export_encoder", "input_rule", "resized", "sample_images"]
+__all__ = ["LARGEST_ERROR", "Exported", "export_encoder", "input_rule", "resized", "sample_images"]
 
-OPSET = 18
 LARGEST_ERROR = 1e-4
 # Real images that are taken from a folder: all pairs of them are compared.
 MOST_IMAGES = 1024
@@ -145,9 +142,8 @@ def export_encoder(
         "name": name or description.name, "description": text, "licence": licence, "export": checked,
         **({"gallery": gallery.as_metadata()} if gallery is not None else {}),
     }  # fmt: skip
-    return Exported(
-        path, error, len(real), _write(model, metadata, path), precision, agreement, is_any_size, len(phantoms)
-    )
+    n_bytes = write_graph(model, METADATA_KEY, metadata, path)
+    return Exported(path, error, len(real), n_bytes, precision, agreement, is_any_size, len(phantoms))
 
 
 def resized(description: Description, size: tuple[int, int]) -> Description:
@@ -237,7 +233,6 @@ def _provenance(description: Description) -> str:
 
 def _graph(encoder: nn.Module, size: tuple[int, int], opset: int) -> tuple[Any, bool]:
     """Return the ONNX model, and whether it takes other sizes too."""
-    require("onnxscript", "train")
     batch = torch.export.Dim("n", min=1)
     if _takes_other_sizes(encoder, size):
         sides = {
@@ -268,22 +263,9 @@ def _takes_other_sizes(encoder: nn.Module, size: tuple[int, int]) -> bool:
 
 def _exported(encoder: nn.Module, size: tuple[int, int], opset: int, dynamic: dict[int, Any]) -> Any:
     # A batch of one would freeze the axis.
-    example = torch.rand(2, 1, *size)
-    program = torch.onnx.export(
-        encoder, (example,), dynamo=True, opset_version=opset, input_names=["image"], output_names=["embedding"],
-        dynamic_shapes=(dynamic,), external_data=False, verbose=False,
-    )  # fmt: skip
-    assert program is not None
-    model = program.model_proto
-    # Names of the modules' source files are no business of whoever reads the bundle.
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
-        del value.metadata_props[:]
-    del model.graph.metadata_props[:]
-    del model.metadata_props[:]
-    return model
+    return to_onnx(
+        encoder, (torch.rand(2, 1, *size),), inputs=("image",), output="embedding", dynamic=(dynamic,), opset=opset
+    )
 
 
 def _stacked(images: Sequence[NDArray[np.float32]], rule: InputRule) -> NDArray[np.float32]:
@@ -349,14 +331,3 @@ def _reduced(model: Any, precision: str, real: NDArray[np.float32]) -> tuple[Any
 def _embedded(graph: Graph, images: NDArray[np.float32]) -> NDArray[np.float32]:
     n = _BATCHES[-1]
     return np.concatenate([graph(images[start : start + n]) for start in range(0, len(images), n)])
-
-
-def _write(model: Any, metadata: dict[str, Any], path: Path) -> int:
-    """Write the bundle, whole or not at all; returns its size."""
-    onnx = require("onnx", "cpu")
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
-    onnx.checker.check_model(model)
-    data = model.SerializeToString(deterministic=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-    return len(data)

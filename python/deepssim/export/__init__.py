@@ -1,0 +1,6 @@
+"""Networks in PyTorch to ONNX, compared before they are written: encoders and the parts of generative models."""
+
+from deepssim.export.encoder import LARGEST_ERROR, Exported, export_encoder, input_rule, resized, sample_images
+from deepssim.export.graphs import OPSET
+
+__all__ = ["LARGEST_ERROR", "OPSET", "Exported", "export_encoder", "input_rule", "resized", "sample_images"]
