@@ -57,21 +57,28 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, is_lasting: bool = True) -> Iterator[Path]:
     """Give a temporary name to write to; on success it is fsynced and renamed to `path`.
 
     Whoever looks at `path` sees the old file or the whole new one, also after a kill. On an error the
     temporary file is removed and `path` is as it was.
+
+    Args:
+        path: The final name.
+        is_lasting: Whether it is on disk at the end of the block, also if power fails; for thousands of files that a
+            run can do without, waiting for the disk would take longer than the work.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
     try:
         # A new file under a name that cannot be foreseen: nothing that lies there already is followed or reused.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, FILE_MODE))
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if is_lasting:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if is_lasting:
+            _sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

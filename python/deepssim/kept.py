@@ -115,11 +115,11 @@ class KeptImages:
         """Write an image ``(height, width)``, 8 or 16 bits or float32."""
         name = self.folder / _stem(image_id)
         if pixels.dtype == np.float32:
-            with replacing(name.with_name(f"{name.name}.npy")) as temporary, temporary.open("wb") as file:
+            with replacing(name.with_name(f"{name.name}.npy"), is_lasting=False) as path, path.open("wb") as file:
                 np.save(file, pixels, allow_pickle=False)
             return
-        with replacing(name.with_name(f"{name.name}.png")) as temporary:
-            temporary.write_bytes(_png(pixels))
+        with replacing(name.with_name(f"{name.name}.png"), is_lasting=False) as path:
+            path.write_bytes(_png(pixels))
 
     def read(self, path: str, image_id: str) -> Image:
         """Read an image again.
