@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from deepssim.generative.records import Dataset, Record
     from deepssim.generative.run import GenerateOptions
     from deepssim.generative.sampler import Backend
+    from deepssim.generative.shapes import LatentShapes
     from deepssim.generative.sinks import FolderSink, Sink
     from deepssim.progress import Progress
 
@@ -64,9 +65,9 @@ def _model_options(function: F) -> F:
                          help="Rows and columns of the images of a .pth.  [default: those of the data set]"),
             click.option("--latent-shape", metavar="CxHxW", help="Of the U-Net's latents, checked: 3x36x28."),
             click.option("--vae-space-shape", metavar="CxHxW", help="Of the autoencoder's, checked: 3x34x28."),
-            click.option("--transpose", is_flag=True,
-                         help="The model saw images with rows and columns exchanged, as the published ones did: "
-                         "exchange them back."),
+            click.option("--transpose/--no-transpose", default=None,
+                         help="Whether the model saw images with rows and columns exchanged, as the published ones "
+                         "did: they are exchanged back.  [default: as its files say]"),
         ],
         function,
     )  # fmt: skip
@@ -159,6 +160,8 @@ def command(ctx: click.Context, /, quiet: bool, as_json: bool, **asked: Any) -> 
     progress = make_progress(quiet)
     records = _records(asked, progress)
     backend = _backend(asked, records)
+    if asked["transpose"] is None:
+        asked["transpose"] = bool(backend.facts.is_transposed)
     plan = _plan(asked, backend, records, progress)
     options = GenerateOptions(asked["steps"], asked["guidance"], asked["seed"], asked["intensity"], asked["transpose"])
     if asked["real"] is not None:
@@ -286,8 +289,21 @@ def _backend(asked: Mapping[str, Any], records: Sequence[Record]) -> Backend:
     if asked["size"] not in (None, shapes.image):
         rows, columns = shapes.image
         raise UsageError(f"the model was trained on images of {rows}x{columns} pixels: leave --size out")
-    shapes.check(asked["latent_shape"], asked["vae_space_shape"])
+    try:
+        shapes.check(asked["latent_shape"], asked["vae_space_shape"])
+    except UsageError as error:
+        if records and not asked["transpose"] and _fits_exchanged(asked, shapes):
+            raise UsageError(f"{error}; with rows and columns exchanged they fit: give --transpose") from None
+        raise
     return backend
+
+
+def _fits_exchanged(asked: Mapping[str, Any], shapes: LatentShapes) -> bool:
+    from deepssim.generative.shapes import parse_shape
+
+    channels, rows, columns = shapes.vae
+    shape = asked["vae_space_shape"]
+    return shape is not None and parse_shape(shape, "--vae-space-shape") == (channels, columns, rows)
 
 
 def _size_of_images(asked: Mapping[str, Any], records: Sequence[Record]) -> tuple[int, int] | None:
@@ -299,7 +315,7 @@ def _size_of_images(asked: Mapping[str, Any], records: Sequence[Record]) -> tupl
     if not _is_size_of_image(asked):
         return None
     if records:
-        (image,) = load_images(records[:1], transpose=asked["transpose"])
+        (image,) = load_images(records[:1], transpose=bool(asked["transpose"]))
         return int(image.shape[0]), int(image.shape[1])
     if asked["vae_space_shape"] is not None:
         _, rows, columns = parse_shape(asked["vae_space_shape"], "--vae-space-shape")

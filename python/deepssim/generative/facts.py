@@ -19,7 +19,7 @@ from deepssim.generative.shapes import LatentShapes
 
 __all__ = ["TRAINING_KEYS", "Part", "model_facts", "model_fingerprint"]
 
-TRAINING_KEYS = ("conditions", "diffusion", "drop_condition", "image", "vae_hash")
+TRAINING_KEYS = ("conditions", "diffusion", "drop_condition", "image", "transpose", "vae_hash")
 """Of a U-Net's training: what sampling has to know."""
 
 # Digits of a hash that are shown.
@@ -132,6 +132,7 @@ def model_facts(vae: Part, unet: Part) -> ModelFacts:
     return ModelFacts(
         shapes=shapes, scale_factor=unet.scale_factor, diffusion=diffusion, conditions=conditions, vae_hash=vae.hash,
         fingerprint=model_fingerprint(vae.hash, unet.hash), is_guidable=dropped > 0 and takes > 0,
+        is_transposed=trained["transpose"] if isinstance(trained.get("transpose"), bool) else None,
     )  # fmt: skip
 
 

@@ -71,6 +71,7 @@ class ModelFacts:
         vae_hash: SHA-256 of the VAE's weights.
         fingerprint: SHA-256 of both networks' weights.
         is_guidable: Whether conditions were dropped in training, so that a zero condition means none.
+        is_transposed: Whether the model saw images with rows and columns exchanged; None: its files do not say it.
     """
 
     shapes: LatentShapes
@@ -80,6 +81,7 @@ class ModelFacts:
     vae_hash: str
     fingerprint: str
     is_guidable: bool
+    is_transposed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
