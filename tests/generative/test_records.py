@@ -62,6 +62,15 @@ def test_paths_lie_beside_the_csv_or_under_the_working_folder(folder, tmp_path_f
     assert [record.path for record in data.records] == [elsewhere / "a.png", folder / "b.png"]
 
 
+def test_paths_may_lead_up_and_through_links(folder):
+    (folder / "lists").mkdir()
+    (folder / "store").mkdir()
+    (folder / "a.png").rename(folder / "store" / "1f2e3d")
+    (folder / "a.png").symlink_to(folder / "store" / "1f2e3d")
+    data = read_dataset(csv(folder / "lists", "../a.png,p1,train,1", "../store/../b.png,p2,valid,1"))
+    assert load_images(data.records).shape == (2, 6, 4)
+
+
 def test_captions_are_found_like_images_and_groups_by_pattern(folder):
     (folder / "a.npz").write_bytes(b"")
     rows = ["a.png,p1,train,a.npz,a brain", "b.png,p2,valid,none.npz,"]

@@ -70,6 +70,8 @@ class VaeConfig(Section):
 
     def _faults(self) -> Iterator[str]:
         yield from self._below(1, "latent_channels", "channels", "res_blocks", "norm_groups")
+        yield from self._above(16_384, "latent_channels", "channels")
+        yield from self._above(64, "res_blocks")
         yield from self._not_positive("norm_eps")
         yield from self._levels("attention_levels")
         yield from self._groups()
@@ -118,6 +120,8 @@ class UnetConfig(Section):
 
     def _faults(self) -> Iterator[str]:
         yield from self._below(1, "channels", "res_blocks", "norm_groups", "transformer_layers")
+        yield from self._above(16_384, "channels")
+        yield from self._above(64, "res_blocks", "transformer_layers")
         yield from self._below(0, "head_channels")
         yield from self._not_positive("norm_eps")
         yield from self._levels("attention_levels", "head_channels")
@@ -160,8 +164,8 @@ class DiscriminatorConfig(Section):
 
     def _faults(self) -> Iterator[str]:
         yield from self._below(1, "channels", "layers")
-        if self.layers > 16:
-            yield f"discriminator.layers is {self.layers}: it must be at most 16"
+        yield from self._above(1024, "channels")
+        yield from self._above(8, "layers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,7 @@ class DiffusionConfig(Section):
 
     def _faults(self) -> Iterator[str]:
         yield from self._below(2, "steps")
+        yield from self._above(1_000_000, "steps")
         if self.schedule not in SCHEDULES:
             yield f"diffusion.schedule is {shown(self.schedule)}: it must be one of {', '.join(SCHEDULES)}"
         if not 0 < self.beta_start <= self.beta_end < 1:
@@ -439,7 +444,7 @@ def read_config(name: str | Path) -> GenerativeConfig:
 def _parsed(data: bytes, name: str, where: str) -> GenerativeConfig:
     try:
         table = tomllib.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where} is no TOML: {one_line(str(error))}") from error
     if "name" in table:
         del table["name"]

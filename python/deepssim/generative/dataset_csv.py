@@ -120,8 +120,8 @@ def _record(reading: _Reading, line: int, cells: dict[str, str]) -> Record | Non
         if first.split == split:
             return None
         faults.append(
-            f"image_uid '{one_line(uid, 60)}' is in the split {one_line(split, 40)}, and in {first.split} in line "
-            f"{first.line}"
+            f"image_uid '{one_line(uid, 60)}' is in the split {one_line(split, 40)}, and in "
+            f"{one_line(first.split, 40)} in line {first.line}"
         )
     is_used = reading.with_images and (split in SPLITS or not reading.with_splits)
     path, image_id = _image(reading, cells.get(_PATH, ""))

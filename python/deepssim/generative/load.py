@@ -179,8 +179,9 @@ def _read(records: Sequence[Record], job: Sequence[int]) -> Iterator[tuple[int, 
         if pixels is not None:
             yield index, pixels
             continue
-        path = str(records[index].path.absolute()).lstrip("/")
-        key = records[index].key
+        # The folder without links and "..", the name as it is: a link may lead to a name without a suffix.
+        file, key = records[index].path, records[index].key
+        path = str(Path(os.path.realpath(file.parent), file.name)).lstrip("/")
         try:
             # From the root: what the user named may be a link to anywhere.
             yield index, read_image(Path("/"), path, path if not key else f"{path}#{key}").pixels

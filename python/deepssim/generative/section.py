@@ -18,6 +18,9 @@ FIRST_BATCH = "first-batch"
 
 S = TypeVar("S", bound="Section")
 
+# One element of a latent is then 512 pixels wide.
+_MOST_LEVELS = 10
+
 
 class Section:
     """A section of a configuration: fields with defaults, whose types say what a file may give."""
@@ -48,6 +51,13 @@ class Section:
             if min(value if isinstance(value, tuple) else (value,), default=least) < least:
                 yield f"{self.section}.{name} is {shown(value)}: it must be at least {least:g}"
 
+    def _above(self, most: int, *names: str) -> Iterator[str]:
+        """Check what would fill any memory, which a slip of a key can ask for."""
+        for name in names:
+            value = getattr(self, name)
+            if max(value if isinstance(value, tuple) else (value,), default=most) > most:
+                yield f"{self.section}.{name} is {shown(value)}: it must be at most {most:,}"
+
     def _outside(self, low: float, high: float, *names: str) -> Iterator[str]:
         for name in names:
             if not low <= getattr(self, name) < high:
@@ -61,8 +71,8 @@ class Section:
     def _levels(self, *names: str) -> Iterator[str]:
         """Check that there are levels, and that what is said of each level is said of all."""
         n_levels = len(self.channels)  # type: ignore[attr-defined]
-        if not n_levels:
-            yield f"{self.section}.channels is empty: give one number a level"
+        if not 1 <= n_levels <= _MOST_LEVELS:
+            yield f"{self.section}.channels has {n_levels:,} levels: it must have 1 to {_MOST_LEVELS}"
         for name in names:
             if len(getattr(self, name)) != n_levels:
                 yield (
@@ -113,7 +123,7 @@ def typed(value: Any, default: Any) -> tuple[Any, str]:
 
     Example:
         >>> typed([1, 2], (3,)), typed(2, 0.5), typed(True, 1)
-        (((1, 2), ''), (2.0, ''), (True, 'a whole number'))
+        (((1, 2), ''), (2.0, ''), (True, 'a whole number below 2,147,483,648'))
     """
     if isinstance(default, tuple):
         kind = default[0]
@@ -127,7 +137,8 @@ def typed(value: Any, default: Any) -> tuple[Any, str]:
     if isinstance(default, bool):
         return value, "" if isinstance(value, bool) else "true or false"
     if isinstance(default, int):
-        return value, "" if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
+        is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+        return value, "" if is_whole else "a whole number below 2,147,483,648"
     if isinstance(default, float):
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
         return (float(value), "") if is_number and math.isfinite(value) else (value, "a finite number")
