@@ -47,9 +47,8 @@ def _stem(image_id: str) -> str:
         >>> _stem("../a b.png")
         'a_b-6a571d45846220da'
     """
-    last = image_id.rsplit("/", 1)[-1]
-    readable = _UNSAFE.sub("_", last if format_of_name(last) is None else last.rpartition(".")[0])
-    readable = readable.lstrip(".-")[-80:].lstrip(".-") or "image"
+    readable = _UNSAFE.sub("_", image_id if format_of_name(image_id) is None else image_id.rpartition(".")[0])
+    readable = readable[-80:].lstrip("._-") or "image"
     return f"{readable}-{hashlib.sha256(image_id.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
 

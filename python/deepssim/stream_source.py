@@ -121,20 +121,20 @@ class SyntheticStream:
             for (start, stop), entry in zip(pairwise(places), work.entries, strict=True):
                 for number in range(start, stop):
                     if next(chain, None) is None:
-                        raise UsageError(f"{self.source} ends after {number:,} images; {self._is_another(work)}")
+                        raise UsageError(f"{self.source} ends after image {number:,}; {self._is_another(work)}")
                     advance(1)
                 if chain.digest != entry["digest"]:
                     raise UsageError(
-                        f"{self.source} differs between its images {start + 1:,} and {stop:,} (numbers from 1) from "
-                        f"the stream of the earlier run; {self._is_another(work)}"
+                        f"{self.source} differs from the stream of the earlier run between its images {start + 1:,} "
+                        f"and {stop:,}; {self._is_another(work)}"
                     )
         except StreamError as error:
             raise StreamError(f"{error}; {_how_to_go_on(work.last('images_seen'))}") from error
 
     def _is_another(self, work: WorkFolder) -> str:
         return (
-            f"{one_line(str(self.out))} holds {work.last('images_seen'):,} of another: give that stream again from its "
-            f"beginning, name another folder with --out, or remove {work.path.name} in it to start over"
+            f"{one_line(str(self.out))} holds {work.last('images_seen'):,} images of another: give that stream again "
+            f"from its beginning, name another folder with --out, or remove {work.path.name} in it to start over"
         )
 
     def _add(self, chunk: EmbeddedChunk, digest: str, matcher: Matcher, work: WorkFolder, kept: KeptImages) -> None:
