@@ -7,7 +7,7 @@ came with it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,30 +37,65 @@ def available_providers() -> list[str]:
 
 
 class Graph:
-    """A graph of one input and one output on the CPU, as it is: what an export is compared with.
+    """A graph of one output, as it is: what an export is compared with, and what samples images.
 
     Args:
         model: The ONNX file.
         threads: Of ONNX Runtime; 0: its own choice.
+        device: ``"cpu"``, ``"cuda"`` (an error if it does not load) or ``"auto"``: a GPU if there is one.
+        source: Where the graph comes from, for errors.
 
     Raises:
         MetricError: It does not load.
+        UsageError: A GPU was asked for and did not load.
+
+    Attributes:
+        inputs: Names of the inputs, and the shape of each: a number of elements for each axis, None where any will do.
+        metadata: Texts that the file says of itself, by their keys.
+        provider: Of ONNX Runtime.
     """
 
-    def __init__(self, model: bytes, threads: int = 0) -> None:
+    def __init__(self, model: bytes, threads: int = 0, *, device: str = "cpu", source: str = "the graph") -> None:
+        if device not in DEVICES:
+            raise UsageError(f"unknown device {device!r}: {', '.join(DEVICES)}")
         runtime = require("onnxruntime", "cpu")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        providers = [CPU] if device == "cpu" else _providers(runtime.get_available_providers(), device)
+        # Kernels that are chosen by timing them, or multiply in 19 bits, would answer otherwise from run to run.
+        exact = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+        chosen = [(name, exact) if name == CUDA else name for name in providers]
         try:
-            self._session: Any = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session: Any = runtime.InferenceSession(model, options, providers=chosen)
         except Exception as error:  # the runtime raises types of its own
-            raise MetricError(f"the graph does not load in ONNX Runtime: {str(error).splitlines()[0]}") from error
-        self._input: str = self._session.get_inputs()[0].name
+            raise MetricError(f"{source} does not load in ONNX Runtime: {str(error).splitlines()[0]}") from error
+        self.provider: str = self._session.get_providers()[0]
+        if device == "cuda" and self.provider != CUDA:
+            raise UsageError(f"a GPU was asked for, but ONNX Runtime fell back to {self.provider}")
+        self.inputs: dict[str, tuple[int | None, ...]] = {
+            value.name: tuple(side if isinstance(side, int) else None for side in value.shape)
+            for value in self._session.get_inputs()
+        }
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._source = source
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embed images ``(n, 1, height, width)``, n as it is: no batch is padded; returns ``(n, dim)``."""
-        (result,) = self._session.run(None, {self._input: images})
+        (name, *_) = self.inputs
+        return self.run({name: images})
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return the output for inputs by name.
+
+        Raises:
+            MetricError: The graph does not take them, or does not fit into memory.
+        """
+        try:
+            result = self._session.run(None, dict(inputs))[0]
+        except Exception as error:  # the runtime raises types of its own
+            reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+            raise MetricError(f"{self._source} does not run in ONNX Runtime: {reason}") from error
         return np.asarray(result, np.float32)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,13 @@ def to_onnx(
         MissingDependencyError: The onnxscript package is not installed.
     """
     require("onnxscript", "train")
-    program = torch.onnx.export(
-        network, example, dynamo=True, opset_version=opset, input_names=list(inputs), output_names=[output],
-        dynamic_shapes=dynamic, external_data=False, verbose=False,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # It is told that two inputs have as many images, and is surprised that they do.
+        warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
+        program = torch.onnx.export(
+            network, example, dynamo=True, opset_version=opset, input_names=list(inputs), output_names=[output],
+            dynamic_shapes=dynamic, external_data=False, verbose=False,
+        )  # fmt: skip
     assert program is not None
     model = program.model_proto
     # Names of the modules' source files are no business of whoever reads the bundle.
