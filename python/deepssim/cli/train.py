@@ -15,6 +15,8 @@ from deepssim.cli._train_options import (
     run_options,
     tell,
 )
+from deepssim.cli.train_ldm import command as ldm
+from deepssim.cli.train_vae import command as vae
 
 # Of deepssim.train, which loads torch; the defaults below are its recipes' too.
 RECIPES = ("deepssim", "deepssim++", "lite", "lite-refine")
@@ -30,6 +32,10 @@ def command() -> None:
     deepssim export runs/mine/best.safetensors --out mine.onnx
     deepssim audit train/ generated/ --metric mine.onnx
     """
+
+
+command.add_command(vae)
+command.add_command(ldm)
 
 
 @command.command("encoder")
