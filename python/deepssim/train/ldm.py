@@ -30,13 +30,11 @@ from deepssim.train.launch import Result, Training, Work, launch, look_every
 from deepssim.train.ldm_parts import LdmOptions, LdmParts, read_parts
 from deepssim.train.loop import Schedule
 from deepssim.train.noise import Clock, LatentSource, LatentTable, NoiseObjective, NoiseValidation
-from deepssim.train.plots import plot_curves
 from deepssim.train.run_folder import RunFolder
-from deepssim.train.samples import N_SAMPLES, Gallery, SamplePictures
+from deepssim.train.samples import N_SAMPLES, Gallery, SamplePictures, draw_ldm_curves, read_notes
 
 __all__ = ["LdmOptions", "LdmTraining", "train_ldm"]
 
-_CURVES = {"loss": "training loss", "train_loss": "training images, fixed noise", "valid_loss": "validation images"}
 _USED = "train-used.csv"
 _LATENTS = "latents"
 
@@ -195,7 +193,7 @@ class LdmTraining(Training[Tensor]):
 
     def finish(self, folder: RunFolder, work: Work[Tensor], device: torch.device) -> Mapping[str, float]:
         """Draw ``curves.png``."""
-        plot_curves(folder.read_log(), folder.path / "curves.png", _CURVES, "Squared error of the noise")
+        draw_ldm_curves(folder.read_log(), read_notes(folder.path), folder.path / "curves.png")
         return {"scale_factor": self._scale}
 
 

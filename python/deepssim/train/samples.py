@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +28,9 @@ from deepssim.generative.sampler import ModelFacts, Request, sample
 from deepssim.image_ops import resize_area
 from deepssim.models.unet import Unet
 from deepssim.models.vae import Vae
+from deepssim.plots.style import Look, new_figure, save, styled
 
-__all__ = ["N_SAMPLES", "Gallery", "SamplePictures", "draw_samples", "nearest_images"]
+__all__ = ["N_SAMPLES", "Gallery", "SamplePictures", "draw_ldm_curves", "draw_samples", "nearest_images", "read_notes"]
 
 N_SAMPLES = 16
 _COLUMNS = 8
@@ -35,6 +38,7 @@ _COLUMNS = 8
 _CANDIDATES = 4
 _CHUNK = 4096
 _LOG = "samples.jsonl"
+DPI = 110
 # Shorter side of an image in a picture at least, in pixels, and what is below it for a number.
 _LEAST_PX, _GAP_PX, _TEXT_PX = 96, 4, 14
 
@@ -201,8 +205,7 @@ class SamplePictures:
     def _note(self, step: int, records: Sequence[Record], correlations: NDArray[np.float64]) -> None:
         """Add a line; lines of steps that are trained again are dropped."""
         path = self.folder / _LOG
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] < step]
+        kept = [json.dumps(note) for note in read_notes(self.folder) if note["step"] < step]
         found = [
             {"nearest": record.uid, "correlation": round(float(value), 6)}
             for record, value in zip(records, correlations, strict=True)
@@ -210,3 +213,44 @@ class SamplePictures:
         kept.append(json.dumps({"step": step, "mean": round(float(correlations.mean()), 6), "samples": found}))
         with replacing(path) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def read_notes(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of ``samples.jsonl`` of a run: ``step``, ``mean``, ``samples``; none if it is not there."""
+    path = folder / _LOG
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+@partial(styled, extra="train")
+def draw_ldm_curves(log: Sequence[Mapping[str, Any]], notes: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the error of the noise, its gap and how like samples are to training images, as a PNG.
+
+    Args:
+        log: Lines of ``metrics.jsonl``.
+        notes: Of `read_notes`.
+        path: The file.
+    """
+    figure = new_figure(Look(), (12, 3.6))
+    error, gap, like = figure.subplots(1, 3)
+    steps = [line["step"] for line in log]
+
+    def draw(axes: Any, name: str, label: str, **style: Any) -> None:
+        if any(name in line for line in log):
+            axes.plot(steps, [line.get(name, np.nan) for line in log], label=label, **style)
+
+    draw(error, "loss", "batches of the training", color="0.6", linewidth=1.0)
+    draw(error, "train_loss", "training images")
+    draw(error, "valid_loss", "validation images")
+    error.set(xlabel="step", ylim=(0, None), title="Squared error of the noise")
+    draw(gap, "gap", "validation minus training images")
+    gap.axhline(0, color="0.5", linewidth=1)
+    gap.set(xlabel="step", title="Gap: above 0, training images are known")
+    for pick, label in ((np.max, "greatest"), (np.mean, "mean")):
+        values = [pick([found["correlation"] for found in note["samples"]]) for note in notes]
+        like.plot([note["step"] for note in notes], values, label=f"{label} of {N_SAMPLES} samples")
+    like.set(xlabel="step", ylim=(None, 1.02), title="Correlation with nearest training image")
+    for axes in (error, gap, like):
+        axes.grid()
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize=8)
+    save(figure, path, dpi=DPI)
