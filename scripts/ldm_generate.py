@@ -61,7 +61,8 @@ def _are_exchanged(flags: argparse.Namespace) -> bool:
         _, rows, columns = parse_shape(flags.vae_space_shape or "3x34x28")
     except DeepSSIMError:
         return False  # the command says what is wrong
-    is_exchanged = image.shape[0] * rows == image.shape[1] * columns
+    is_square = image.shape[0] == image.shape[1]
+    is_exchanged = is_square or image.shape[0] * rows == image.shape[1] * columns
     if is_exchanged:
         door.warn("images are seen with rows and columns exchanged, as the reference reads them")
     return is_exchanged

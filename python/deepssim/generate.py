@@ -13,16 +13,14 @@ from torch import Tensor
 
 from deepssim.errors import UsageError
 from deepssim.generative.facts import model_facts
-from deepssim.generative.sampler import Backend, ModelFacts
+from deepssim.generative.sampler import DEFAULT_BATCH, Backend, ModelFacts
 from deepssim.models.generative import Config, load_unet, load_vae, part_of
 from deepssim.models.unet import Unet
 from deepssim.models.vae import Vae
 
-__all__ = ["DEFAULT_BATCH", "DEVICES", "backend_of", "find_device", "load_backend"]
+__all__ = ["DEVICES", "backend_of", "find_device", "load_backend"]
 
 DEVICES = ("auto", "cpu", "cuda")
-DEFAULT_BATCH = 16
-"""Images at a time; an image is the same whatever was made with it, but its last bits may depend on this number."""
 
 
 def load_backend(

@@ -18,16 +18,14 @@ from numpy.typing import NDArray
 from deepssim.embed import CUDA, Graph
 from deepssim.errors import MetricError, UsageError
 from deepssim.generative.facts import Part, model_facts
-from deepssim.generative.sampler import Backend, ModelFacts
+from deepssim.generative.sampler import DEFAULT_BATCH, Backend, ModelFacts
 from deepssim.search import usable_processors
 
-__all__ = ["DEFAULT_BATCH", "FILES", "METADATA_KEY", "load_backend", "read_graph"]
+__all__ = ["FILES", "METADATA_KEY", "load_backend", "read_graph"]
 
 METADATA_KEY = "deepssim.generative"
 FILES = {"decoder": "decoder.onnx", "unet": "unet.onnx", "encoder": "encoder.onnx"}
 """File of each part of a model."""
-DEFAULT_BATCH = 16
-"""Images at a time."""
 
 Inputs = dict[str, tuple[int | None, ...]]
 _MAX_BYTES = 2**31 - 1

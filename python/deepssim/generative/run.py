@@ -104,7 +104,7 @@ def generate(
         options: How they are made.
         noted: What else the record of the run says, JSON.
         training: Called with a folder that is ready, before the first image is made.
-        progress: Told of each image.
+        progress: Told of images, batch by batch.
 
     Raises:
         UsageError: The sink holds something else, or the model cannot do what is asked for.
@@ -121,12 +121,15 @@ def generate(
             training(sink)
         if n_there:
             progress.status(f"{n_there:,} of {len(plan):,} images are there already")
-        n_made = 0
+        n_made = n_told = 0
         with progress.track("images", len(plan) - n_there) as advance:
             for place, image in _made(plan, backend, options, sink.missing()):
                 sink.write(place, grey(image, options.intensity))
                 n_made += 1
-                advance(1)
+                # Images come by batches: a rate after the first of one would be far too low.
+                if (place + 1) % backend.batch == 0 or n_made == len(plan) - n_there:
+                    advance(n_made - n_told)
+                    n_told = n_made
         sink.finish()
     finally:
         sink.close()

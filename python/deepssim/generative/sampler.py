@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from deepssim.generative.config import DiffusionConfig
     from deepssim.generative.shapes import LatentShapes
 
-__all__ = ["Backend", "Decoder", "Denoiser", "ModelFacts", "Request", "noise_of", "sample"]
+__all__ = ["DEFAULT_BATCH", "Backend", "Decoder", "Denoiser", "ModelFacts", "Request", "noise_of", "sample"]
 
 Array = NDArray[np.float32]
+DEFAULT_BATCH = 16
+"""Images at a time; an image is the same whatever was made with it, but its last bits may depend on this number."""
 
 
 class Denoiser(Protocol):
