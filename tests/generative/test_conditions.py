@@ -163,7 +163,7 @@ def test_captions_are_embedded_once_by_the_encoder_of_the_model():
     assert (spec.dim, spec.encoder, encoder.calls) == (2, "lengths", 2)
     assert spec.arrays(some, encoder)[:, 0].tolist() == [[2, 1], [3, 1], [2, 1]]
     assert "another encoder of texts, lengths; this one is widths" in refused(spec.arrays, some, Lengths("widths"))
-    assert "give that encoder" in refused(spec.arrays, some)
+    assert "give it with --text-encoder" in refused(spec.arrays, some)
     assert "line 2: caption is empty" in refused(
         spec.arrays, [Record("p", Path("p.png"), "train", line=2), some[0]], encoder
     )

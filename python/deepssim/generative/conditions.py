@@ -288,7 +288,7 @@ def _check_columns(records: Sequence[Record], names: Sequence[str]) -> None:
     if missing:
         raise UsageError(
             f"there is no column {some(missing, 12)} for the condition; columns with variables are "
-            f"{some(columns, 12) or 'none'}"
+            f"{some(columns, 12) or 'none'}{'; name those that are meant with --variables' if columns else ''}"
         )
 
 

@@ -135,7 +135,7 @@ def caption_embeddings(
 def _made(records: Sequence[Record], encoder: str, embed: Embed | None, dim: int | None) -> NDArray[np.float32]:
     if embed is None:
         raise UsageError(
-            f"the captions of this model are embedded by {one_line(encoder, 80)}: give that encoder of texts"
+            f"the captions of this model are embedded by {one_line(encoder, 80)}: give it with --text-encoder"
         )
     given = getattr(embed, "name", encoder)
     if given != encoder:
