@@ -29,8 +29,8 @@ PERCEPTUAL = ("auto", "brain", "chest", "none")  # of deepssim.train.vae, which 
 @click.option("--adversarial-warm-up", "warm_up", type=click.IntRange(0),
               help="Updates before the discriminator counts.  [default: of the configuration, 0]")  # fmt: skip
 @click.option("--perceptual", type=click.Choice(PERCEPTUAL), default="auto", show_default=True,
-              help="Whose features the perceptual term compares: those of an encoder of this package, by the "
-              "configuration or else by the look of the images; none: leave the term out.")  # fmt: skip
+              help="Whose features the perceptual term compares: those of an encoder of this package, auto by "
+              "the look of the images; none: leave the term out.")  # fmt: skip
 @click.option("--perceptual-weights", type=click.Path(path_type=Path, exists=True, dir_okay=False), multiple=True,
               help="Instead the published term, LPIPS with SqueezeNet: squeezenet1_1-*.pth of torchvision and "
               "squeeze.pth of lpips, one option each. Nothing is downloaded.")  # fmt: skip

@@ -130,14 +130,14 @@ def load_lpips(files: Sequence[Path]) -> Lpips:
     network = Lpips()
     expected = network.state_dict()
     faults = [
-        f"{name} ({'missing' if name not in state else f'{tuple(state[name].shape)}, not {tuple(value.shape)}'})"
+        f"{_their_name(name)} ({'missing' if name not in state else f'of {tuple(state[name].shape)}'})"
         for name, value in expected.items()
         if name not in state or state[name].shape != value.shape
     ]
     if faults:
         raise MetricError(
             f"{some([str(file) for file in files], 3)} do not make up LPIPS with SqueezeNet: {len(faults)} of its "
-            f"{len(expected)} weights are not there, {some(faults, 3)}; give squeezenet1_1-*.pth of torchvision and "
+            f"{len(expected)} weights are missing or of another shape, {some(faults, 3)}; give squeezenet1_1-*.pth of torchvision and "
             "squeeze.pth of lpips, one --perceptual-weights each"
         )
     network.load_state_dict({name: state[name] for name in expected})
@@ -150,6 +150,12 @@ def _own_name(name: str) -> str:
         return f"features.{match[1]}"
     match = re.fullmatch(r"lin(\d)\.model\.1\.weight", name)
     return f"channels.{match[1]}" if match else name
+
+
+def _their_name(name: str) -> str:
+    """Return what a weight is called in the files that are asked for."""
+    kind, _, rest = name.partition(".")
+    return f"lin{rest}.model.1.weight" if kind == "channels" else name
 
 
 def _read_state(file: Path) -> dict[str, Tensor]:

@@ -68,8 +68,8 @@ class VaeOptions(RunOptions):
         max_batch_size: `batch_size` over this is `accumulate`, as in the reference implementation.
         learning_rate: Adam's, of both networks.
         warm_up: Updates before the discriminator's judgement counts.
-        perceptual: One of `PERCEPTUAL`: whose features are compared. ``"auto"``: as the configuration's name or the
-            look of the images says.
+        perceptual: One of `PERCEPTUAL`: whose features are compared. ``"auto"``: of the encoder that the images look
+            made for; where they look like nothing known, the one that suits the configuration.
         perceptual_weights: Files of LPIPS instead; see `deepssim.train.perceptual.load_lpips`.
         flip: Whether each image is mirrored left to right half of the time.
     """
@@ -185,6 +185,8 @@ class VaeTraining(Training[Batch]):
 
     def _check_options(self) -> None:
         options, weight = self.options, self.config.vae_training.perceptual_weight
+        if (options.dataset is None) == (options.images is None):
+            raise UsageError("give --dataset-csv or --images-dir: one of them says what is trained on")
         if options.epochs is not None and options.steps is not None:
             raise UsageError("--epochs and --steps both say how long: give one of them")
         if options.perceptual not in PERCEPTUAL:
@@ -234,14 +236,13 @@ class VaeTraining(Training[Batch]):
             return "lpips", "LPIPS with SqueezeNet, as published, by the weights that were given"
         if options.perceptual == "none":
             return "none", "none, as asked; reconstructions become smoother than published ones"
-        asked = options.perceptual if options.perceptual != "auto" else _ENCODER_OF.get(name)
-        if asked is not None:
-            return asked, f"features of the encoder {asked}"
+        if options.perceptual in ENCODERS:
+            return options.perceptual, f"features of the encoder {options.perceptual}, as asked"
         places = np.linspace(0, len(images) - 1, min(_N_LOOKED_AT, len(images))).astype(int)
         choice = choose_metric([images[place] for place in places], options.workers)
         if choice.metric in ENCODERS:
             return choice.metric, f"features of the encoder {choice.reason}"
-        nearest = max(ENCODERS, key=lambda known: choice.likeness.get(known, 0.0))
+        nearest = _ENCODER_OF.get(name) or max(ENCODERS, key=lambda known: choice.likeness.get(known, 0.0))
         return nearest, (
             f"features of the encoder {nearest}, though the images are like nothing that it was made for: name another "
             "with --perceptual, or none"

@@ -1,0 +1,123 @@
+"""The reference implementation's ``ldm_train_vae.py``, run by ``deepssim train vae``: the same flags.
+
+The run lies in ``--output_dir``. Once it is done there are also, as there: ``models/autoencoder-ep-N.pth`` and
+``discriminator-ep-N.pth`` of the last epoch, state dicts by the names of MONAI 1.4 and later; ``history.csv``, the
+weighted terms of the loss by update, with a header; and ``plots/``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import door
+
+# Of its history, in the order in which it writes them: its name, ours in metrics.jsonl, and the weight of the term.
+HISTORY = (
+    ("Generator/reconstruction_loss", "l1", None),
+    ("Generator/perceptual_loss", "perceptual", "perceptual_weight"),
+    ("Generator/adverarial_loss", "adversarial", "adversarial_weight"),
+    ("Generator/kl_regularization", "kl", "kl_weight"),
+    ("Discriminator/adverarial_loss", "discriminator", "adversarial_weight"),
+)
+PLOTS = ("curves.png", "reconstructions.png")
+# Around the weights of MONAI's networks.
+PREFIX = "network."
+
+
+def main() -> None:
+    """Translate the flags, run the command, and write what is looked for there."""
+    parser = door.make_parser("Train a variational autoencoder with a patch discriminator.")
+    parser.add_argument("--dataset_csv", required=True, type=Path, help="image_path, image_uid, split")
+    parser.add_argument("--output_dir", required=True, type=Path)
+    parser.add_argument("--n_workers", type=int, default=4, help="threads that read images")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--max_batch_size", type=int, default=8, help="batch_size over this: batches of an update")
+    parser.add_argument("--n_epochs", type=int, default=100)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    ours = parser.add_argument_group("not in the reference")
+    ours.add_argument("--config", default="paper-brain", help="sizes of the networks")
+    ours.add_argument("--size", metavar="HxW", help="rows and columns; default: those of the first image")
+    ours.add_argument("--transpose", action="store_true", help="see images with rows and columns exchanged")
+    ours.add_argument("--perceptual", help="auto, brain, chest or none")
+    ours.add_argument(
+        "--perceptual_weights", action="append", default=[], metavar="FILE", help="of SqueezeNet and LPIPS"
+    )
+    ours.add_argument("--seed", type=int)
+    flags = parser.parse_args()
+    if not flags.perceptual_weights and flags.perceptual != "none":
+        door.warn(
+            "there the perceptual term has weights that are downloaded; give them with --perceptual_weights, or features "
+            "of an encoder of this package are compared"
+        )
+    size = flags.size or _size(flags.dataset_csv, flags.transpose)
+    door.call(
+        [
+            "train", "vae", "--config", flags.config, "--dataset-csv", flags.dataset_csv, "--out", flags.output_dir,
+            "--n-workers", max(1, flags.n_workers), "--batch-size", flags.batch_size,
+            "--max-batch-size", flags.max_batch_size, "--epochs", flags.n_epochs, "--learning-rate", flags.lr,
+            *([] if size is None else ["--size", size]),
+            *(["--transpose"] if flags.transpose else []),
+            *([] if flags.perceptual is None else ["--perceptual", flags.perceptual]),
+            *(part for file in flags.perceptual_weights for part in ("--perceptual-weights", file)),
+            *([] if flags.seed is None else ["--seed", flags.seed]),
+        ]
+    )  # fmt: skip
+    _write_models(flags.output_dir, flags.n_epochs - 1)
+    _write_history(flags.output_dir, flags.config)
+
+
+def _size(dataset: Path, is_transposed: bool) -> str | None:
+    """Return the size of the first image, which all have there; None where the command will say what is wrong."""
+    from deepssim.errors import DeepSSIMError
+    from deepssim.generative.records import load_images, read_dataset
+
+    try:
+        images = load_images(read_dataset(dataset).split("train")[:1], transpose=is_transposed)
+    except DeepSSIMError:
+        return None
+    return f"{images.shape[1]}x{images.shape[2]}"
+
+
+def _write_models(folder: Path, epoch: int) -> None:
+    """Write state dicts of the last epoch, for MONAI's networks."""
+    import torch
+    from safetensors.torch import load_file
+
+    from deepssim.disk import make_private_folder, replacing
+
+    models = make_private_folder(folder / "models")
+    state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    beside = state["companion"].get("network", {})
+    for name, weights in (("autoencoder", load_file(folder / "last.safetensors")), ("discriminator", beside)):
+        if weights:
+            plain = {key.removeprefix(PREFIX): value for key, value in weights.items()}
+            with replacing(models / f"{name}-ep-{epoch}.pth") as temporary:
+                torch.save(plain, temporary)
+
+
+def _write_history(folder: Path, config: str) -> None:
+    from deepssim.disk import make_private_folder, replacing
+    from deepssim.generative.config import read_config
+
+    training: Any = read_config(config).vae_training
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    with replacing(folder / "history.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["step", *(theirs for theirs, _, _ in HISTORY)])
+        for line in lines:
+            weighted = [
+                line.get(name, 0.0) * (1.0 if weight is None else getattr(training, weight))
+                for _, name, weight in HISTORY
+            ]
+            writer.writerow([line["step"], *(round(value, 6) for value in weighted)])
+    plots = make_private_folder(folder / "plots")
+    for name in PLOTS:
+        shutil.copyfile(folder / name, plots / name)
+
+
+if __name__ == "__main__":
+    main()
