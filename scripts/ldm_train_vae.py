@@ -23,6 +23,7 @@ HISTORY = (
     ("Generator/kl_regularization", "kl", "kl_weight"),
     ("Discriminator/adverarial_loss", "discriminator", "adversarial_weight"),
 )
+PASSED_ON = ("batch_size", "max_batch_size", "n_epochs", "lr", "perceptual", "seed")
 PLOTS = ("curves.png", "reconstructions.png")
 # Around the weights of MONAI's networks.
 PREFIX = "network."
@@ -34,10 +35,11 @@ def main() -> None:
     parser.add_argument("--dataset_csv", required=True, type=Path, help="image_path, image_uid, split")
     parser.add_argument("--output_dir", required=True, type=Path)
     parser.add_argument("--n_workers", type=int, default=4, help="threads that read images")
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--max_batch_size", type=int, default=8, help="batch_size over this: batches of an update")
-    parser.add_argument("--n_epochs", type=int, default=100)
-    parser.add_argument("--lr", type=float, default=1e-4)
+    # The defaults are those of the configuration, and there the same: 16, 8, 100 and 1e-4.
+    parser.add_argument("--batch_size", type=int)
+    parser.add_argument("--max_batch_size", type=int, help="batch_size over this: batches of an update")
+    parser.add_argument("--n_epochs", type=int)
+    parser.add_argument("--lr", type=float)
     ours = parser.add_argument_group("not in the reference")
     ours.add_argument("--config", default="paper-brain", help="sizes of the networks")
     ours.add_argument("--size", metavar="HxW", help="rows and columns; default: those of the first image")
@@ -50,24 +52,30 @@ def main() -> None:
     flags = parser.parse_args()
     if not flags.perceptual_weights and flags.perceptual != "none":
         door.warn(
-            "there the perceptual term has weights that are downloaded; give them with --perceptual_weights, or features "
-            "of an encoder of this package are compared"
+            "the perceptual term compares features of an encoder of this package; for the weights that are downloaded "
+            "there, give --perceptual_weights"
         )
     size = flags.size or _size(flags.dataset_csv, flags.transpose)
     door.call(
         [
             "train", "vae", "--config", flags.config, "--dataset-csv", flags.dataset_csv, "--out", flags.output_dir,
-            "--n-workers", max(1, flags.n_workers), "--batch-size", flags.batch_size,
-            "--max-batch-size", flags.max_batch_size, "--epochs", flags.n_epochs, "--learning-rate", flags.lr,
+            "--n-workers", max(1, flags.n_workers),
+            *(part for name in PASSED_ON if (value := getattr(flags, name)) is not None
+              for part in (f"--{name.replace('_', '-')}", value)),
             *([] if size is None else ["--size", size]),
             *(["--transpose"] if flags.transpose else []),
-            *([] if flags.perceptual is None else ["--perceptual", flags.perceptual]),
             *(part for file in flags.perceptual_weights for part in ("--perceptual-weights", file)),
-            *([] if flags.seed is None else ["--seed", flags.seed]),
         ]
     )  # fmt: skip
-    _write_models(flags.output_dir, flags.n_epochs - 1)
-    _write_history(flags.output_dir, flags.config)
+    _write_more(flags.output_dir, flags.config, flags.n_epochs)
+
+
+def _write_more(folder: Path, config: str, n_epochs: int | None) -> None:
+    from deepssim.generative.config import read_config
+
+    training: Any = read_config(config).vae_training
+    _write_models(folder, (n_epochs or training.epochs) - 1)
+    _write_history(folder, training)
 
 
 def _size(dataset: Path, is_transposed: bool) -> str | None:
@@ -99,11 +107,10 @@ def _write_models(folder: Path, epoch: int) -> None:
                 torch.save(plain, temporary)
 
 
-def _write_history(folder: Path, config: str) -> None:
+def _write_history(folder: Path, training: Any) -> None:
+    """Write the weighted terms of the loss, and copy the pictures."""
     from deepssim.disk import make_private_folder, replacing
-    from deepssim.generative.config import read_config
 
-    training: Any = read_config(config).vae_training
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     with replacing(folder / "history.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -116,7 +123,8 @@ def _write_history(folder: Path, config: str) -> None:
             writer.writerow([line["step"], *(round(value, 6) for value in weighted)])
     plots = make_private_folder(folder / "plots")
     for name in PLOTS:
-        shutil.copyfile(folder / name, plots / name)
+        with replacing(plots / name) as temporary:
+            shutil.copyfile(folder / name, temporary)
 
 
 if __name__ == "__main__":

@@ -310,8 +310,6 @@ class _State:
     def after_update(self) -> None:
         """Count a step."""
         self.scheduler.step()
-        if self.beside is not None:
-            self.beside.scheduler.step()
         self.step += 1
         self._batch = 0
         if self._average is not None:
@@ -393,13 +391,12 @@ class _Beside(Generic[B]):
     """
 
     def __init__(self, companion: Companion[B], state: _State) -> None:
-        self._companion, self._accelerator, self._check = companion, state.accelerator, state.check_finite
+        self._companion, self._state, self._accelerator = companion, state, state.accelerator
         self.network = companion.network.to(state.accelerator.device).train()
         groups = [{"params": list(self.network.parameters()), "lr": companion.learning_rate}]
         self.optimizer = torch.optim.AdamW(
             _decayed(groups, state.schedule.weight_decay), betas=(0.9, 0.999), fused=True
         )
-        self.scheduler = LambdaLR(self.optimizer, state.rate)
 
     def learn(self, batch: B) -> dict[str, float]:
         """Add the gradient of a batch, and update the weights where the network's are; returns parts of the loss."""
@@ -418,23 +415,20 @@ class _Beside(Generic[B]):
             means = self._accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
             for gradient, mean in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
                 gradient.copy_(mean.view_as(gradient))
-        self._check(float(torch.nn.utils.get_total_norm(gradients)))
+        self._state.check_finite(float(torch.nn.utils.get_total_norm(gradients)))
+        for group in self.optimizer.param_groups:  # by the step, since there may have been nothing to learn before
+            group["lr"] = self._companion.learning_rate * self._state.rate(self._state.step)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     def state(self) -> dict[str, Any]:
         """Return all that a resumed run needs."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-        }
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from it."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
 
 
 def _decayed(groups: list[dict[str, Any]], weight_decay: float) -> list[dict[str, Any]]:

@@ -137,8 +137,8 @@ def load_lpips(files: Sequence[Path]) -> Lpips:
     if faults:
         raise MetricError(
             f"{some([str(file) for file in files], 3)} do not make up LPIPS with SqueezeNet: {len(faults)} of its "
-            f"{len(expected)} weights are missing or of another shape, {some(faults, 3)}; give squeezenet1_1-*.pth of torchvision and "
-            "squeeze.pth of lpips, one --perceptual-weights each"
+            f"{len(expected)} weights are missing or of another shape, {some(faults, 3)}; give squeezenet1_1-*.pth of "
+            "torchvision and squeeze.pth of lpips, one --perceptual-weights each"
         )
     network.load_state_dict({name: state[name] for name in expected})
     return network
