@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deepssim.cli._export_parts import OF_PARTS, export_parts, given_options, kind_of_checkpoint
 from deepssim.cli._options import Dimensions, echo_json, talk_options
 
 if TYPE_CHECKING:
@@ -42,7 +43,15 @@ _SOURCES = {
               help="The metric semdedup: an OpenCLIP model by name, its folder, or hf-hub:NAME.")  # fmt: skip
 @click.option("--weights", metavar="FILE|TAG",
               help="With --openclip: a file; a tag of OpenCLIP's, which is downloaded; or none.")  # fmt: skip
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.onnx", help="The metric bundle.")
+@click.option("--vae", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+              help="Of a U-Net: the VAE of its training, which is written beside it.")  # fmt: skip
+@click.option("--config", metavar="NAME|FILE",
+              help="Of a .pth of MONAI or monai-generative: paper-brain, paper-chest, a TOML file.  "
+              "[default: paper-brain]")  # fmt: skip
+@click.option("--conditioning", metavar="[none|variables|text]",
+              help="Of a .pth of a U-Net.  [default: as its weights tell]")  # fmt: skip
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE.onnx",
+              help="The metric bundle; of a VAE or a U-Net a folder.")  # fmt: skip
 @click.option("--images", type=click.Path(path_type=Path, exists=True),
               help="Real images: up to 1,024 from all over are compared too, drawn ones if there are none; all but "
               "fp32 need them.")  # fmt: skip
@@ -58,7 +67,10 @@ _SOURCES = {
 @click.option("--description", default="", help="One sentence on what it is.")
 @click.option("--licence", default="", help="Of the weights.")
 @talk_options
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     out: Path,
     images: Path | None,
     precision: str,
@@ -72,7 +84,7 @@ def command(
     quiet: bool,
     **source: Any,
 ) -> None:
-    """Export CHECKPOINT, an encoder's .safetensors of deepssim train, as a metric bundle in ONNX.
+    """Export CHECKPOINT to ONNX: an encoder as a metric bundle, a VAE or a U-Net as a part of a generative model.
 
     The bundle takes raw grey images; z-score and normalisation are inside. PyTorch and ONNX Runtime embed the same
     images at several batch sizes first: where they differ by more than 1e-4, nothing is written. In fewer bits
@@ -91,16 +103,30 @@ def command(
     \b
     An audit registers and judges the nearest pairs, by thresholds of its own. By the cosine alone, as published:
     deepssim audit train/ generated/ --metric deepssim.onnx --no-verify --out result/
+
+    A VAE becomes encoder.onnx and decoder.onnx, a U-Net unet.onnx; deepssim generate --onnx samples from them without
+    PyTorch. Both are compared with PyTorch at batches of 1, 2 and 7, and may differ by 1e-4 of the largest value.
+
+    \b
+    deepssim export runs/ldm/best.safetensors --vae runs/vae/best.safetensors --out model/
+    deepssim export unet.pth --vae vae.pth --config paper-chest --out model/
+    deepssim generate --onnx model/ --n-images 1000 --out generated/
     """
     from deepssim.errors import UsageError
     from deepssim.extras import require_training
 
+    _check_source(source, size)
+    require_training()
+    kind = kind_of_checkpoint(source["checkpoint"]) if source["checkpoint"] is not None else None
+    if kind in ("vae", "unet", "state dict"):
+        export_parts(ctx, kind, ctx.params)
+        return
+    if odd := [option for name, option in given_options(ctx).items() if name in OF_PARTS]:
+        raise UsageError(f"{', '.join(odd)}: of a VAE or a U-Net alone, and this is an encoder")
     if out.suffix != ".onnx":
         raise UsageError(f"{out.name} must end in .onnx")
-    _check_source(source, size)
     if precision != "fp32" and images is None:
         raise UsageError(f"{precision} is measured on real images: give a folder of them with --images")
-    require_training()
     from deepssim.cli._progress import make_progress
     from deepssim.export import export_encoder, sample_images
     from deepssim.images import list_images

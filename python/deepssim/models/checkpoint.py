@@ -29,6 +29,7 @@ __all__ = [
     "METADATA_KEY",
     "NETWORK_KEY",
     "Description",
+    "architecture_of",
     "build_network",
     "file_sha256",
     "load_encoder",
@@ -162,6 +163,18 @@ def load_network(path: Path) -> tuple[nn.Module, Description]:
     """
     state, description = _read(path)
     return rebuild_network(description, state, path, description.architecture), description
+
+
+def architecture_of(path: Path) -> str | None:
+    """Return the name of a checkpoint's architecture, without its weights; None: the file is no checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        described = json.loads(metadata.get(METADATA_KEY) or metadata.get(NETWORK_KEY) or "{}")
+    except (OSError, SafetensorError, ValueError, RecursionError):
+        return None
+    found = described.get("architecture") if isinstance(described, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Description]:

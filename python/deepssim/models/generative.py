@@ -184,9 +184,11 @@ def _described(
     expected = dict(arguments) if kind == "vae" else {**arguments, "latent_channels": config.vae.latent_channels}
     if told := differences(found, expected):
         tables = "[vae] and [unet]" if kind == "unet" else "[vae]"
+        untold = "norm_groups and head_channels" if kind == "unet" else "norm_groups"
+        untold += ", which weights do not tell"
         raise MetricError(
             f"{path} is {_WHAT[kind]} of another size than the configuration {config.name} says: {'; '.join(told)}; "
-            f"write that into a file, {tables}, and name it with --config FILE.toml"
+            f"write that into a file, {tables} with {untold}, and name it with --config FILE.toml"
         )
     rows, columns = size or config.size or (0, 0)
     if not rows:
