@@ -102,6 +102,27 @@ def test_a_folder_that_holds_other_files_is_refused_and_left_alone(backend, tmp_
     assert not list(tmp_path.rglob("*.png"))
 
 
+def test_what_the_model_cannot_do_is_refused_before_anything_is_written(backend, tmp_path):
+    for options in (GenerateOptions(steps=2000), GenerateOptions(guidance=2.0)):
+        with pytest.raises(UsageError):
+            generate(PLAN, backend, FolderSink(tmp_path / "out"), options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_was_stopped_before_its_first_image_binds_nobody(backend, tmp_path):
+    from dataclasses import replace
+
+    def stop(latents):
+        raise KeyboardInterrupt
+
+    for sink in (FolderSink(tmp_path / "f"), FileSink(tmp_path / "a.tar", TarStream())):
+        with pytest.raises(KeyboardInterrupt):
+            generate(PLAN, replace(backend, decode=stop), sink, GenerateOptions(steps=3))
+    (tmp_path / "a.tar.partial").unlink()
+    for sink in (FolderSink(tmp_path / "f"), FileSink(tmp_path / "a.tar", TarStream())):
+        assert generate(PLAN, backend, sink, OPTIONS).n_made == 6
+
+
 def test_two_runs_do_not_write_to_one_place(backend, tmp_path):
     for sink, other in (
         (FolderSink(tmp_path / "a"), FolderSink(tmp_path / "a")),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepssim.errors import UsageError
 from deepssim.generative.plan import Plan, file_name
-from deepssim.generative.sampler import Backend, Request, sample
+from deepssim.generative.sampler import Backend, Request, check_sampling, sample
 from deepssim.generative.settings import Settings
 from deepssim.generative.sinks import FolderSink, Sink
 from deepssim.images import Image, Skipped, image_of
@@ -112,6 +112,7 @@ def generate(
         ReaderEndedError: Nobody reads any more.
     """
     options, progress = options or GenerateOptions(), progress or Silent()
+    check_sampling(backend.facts, steps=options.steps, guidance=options.guidance)
     started = time.monotonic()
     settings = settings_of(plan, backend, options, dtype=str(sink.dtype), noted=noted)
     grey = to_bytes if sink.dtype == np.uint8 else to_unit
@@ -231,10 +232,14 @@ class GeneratedStream:
         plan: What is made.
         backend: The model.
         options: How.
+
+    Raises:
+        UsageError: The model cannot do what is asked for.
     """
 
     def __init__(self, plan: Plan, backend: Backend, options: GenerateOptions | None = None) -> None:
         self._plan, self._backend, self._options = plan, backend, options or GenerateOptions()
+        check_sampling(backend.facts, steps=self._options.steps, guidance=self._options.guidance)
 
     @property
     def source(self) -> str:

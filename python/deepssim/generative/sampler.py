@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from deepssim.generative.config import DiffusionConfig
     from deepssim.generative.shapes import LatentShapes
 
-__all__ = ["DEFAULT_BATCH", "Backend", "Decoder", "Denoiser", "ModelFacts", "Request", "noise_of", "sample"]
+__all__ = [
+    "DEFAULT_BATCH",
+    "Backend",
+    "Decoder",
+    "Denoiser",
+    "ModelFacts",
+    "Request",
+    "check_sampling",
+    "noise_of",
+    "sample",
+]
 
 Array = NDArray[np.float32]
 DEFAULT_BATCH = 16
@@ -170,7 +180,7 @@ def sample(
         MetricError: An image is not finite.
     """
     facts = backend.facts
-    _check_guidance(facts, guidance)
+    check_sampling(facts, steps=steps, guidance=guidance)
     coefficients = ddim_steps(facts.diffusion, steps)
     for seats in _seated(requests, backend.batch):
         latents, context = _start(facts, seats, backend.batch, seed)
@@ -221,7 +231,18 @@ def _start(facts: ModelFacts, seats: dict[int, Request], batch: int, seed: int) 
     return latents, context
 
 
-def _check_guidance(facts: ModelFacts, guidance: float) -> None:
+def check_sampling(facts: ModelFacts, *, steps: int, guidance: float) -> None:
+    """Refuse what a model cannot do, before anything is made or written.
+
+    Args:
+        facts: Of the model.
+        steps: Of sampling.
+        guidance: Weight of the condition.
+
+    Raises:
+        UsageError: Guidance of a model that cannot be guided, or steps that are too many.
+    """
+    ddim_steps(facts.diffusion, steps)
     if not np.isfinite(guidance) or guidance < 0:
         raise UsageError(f"guidance is {guidance}: give a number of at least 0, 1 for none")
     if guidance == 1:

@@ -12,9 +12,10 @@ import numpy as np
 from deepssim import __version__
 from deepssim.disk import read_json, write_json
 from deepssim.errors import StoreError, UsageError
+from deepssim.generative.plan import RUN_NAME
 from deepssim.images.text import one_line
 
-__all__ = ["FORMAT", "VERSION", "Settings", "check_settings", "write_settings"]
+__all__ = ["FORMAT", "VERSION", "Settings", "check_settings", "read_settings", "write_settings"]
 
 FORMAT = "deepssim-generated"
 VERSION = 1
@@ -45,22 +46,30 @@ class Settings:
     noted: dict[str, Any] = field(default_factory=dict)
 
 
-def check_settings(path: Path, settings: Settings, *, can_grow: bool) -> None:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read the record of a run.
+
+    Raises:
+        UsageError: It is none, so what lies beside it is not ours.
+    """
+    try:
+        return read_json(path, file_format=FORMAT, version=VERSION)
+    except StoreError as error:
+        raise UsageError(f"{error}: name another place for the images than {_place(path)}") from None
+
+
+def check_settings(path: Path, found: dict[str, Any], settings: Settings, *, can_grow: bool) -> None:
     """Check that what lies beside a record was made with the same settings.
 
     Args:
         path: The record.
+        found: What is in it.
         settings: Of this run.
         can_grow: Whether more images of the same records may be asked for.
 
     Raises:
-        UsageError: It was not; all that differs is named. Or the record cannot be read.
+        UsageError: It was not; all that differs is named.
     """
-    where = path.parent if path.name == "run.json" else path.with_name(path.name.removesuffix(".run.json"))
-    try:
-        found = read_json(path, file_format=FORMAT, version=VERSION)
-    except StoreError as error:
-        raise UsageError(f"{error}: name another place for the images than {where}") from None
     there, here = ({**_table(part, "image"), **_table(part, "plan")} for part in (found, _as_json(settings)))
     ignored = _EXTENT if can_grow else ()
     differing = [
@@ -70,7 +79,7 @@ def check_settings(path: Path, settings: Settings, *, can_grow: bool) -> None:
     ]
     if differing:
         raise UsageError(
-            f"{where} holds images of other settings ({'; '.join(differing)}): ask for the same, or name another place"
+            f"{_place(path)} holds images of other settings ({'; '.join(differing)}): ask for the same, or name another place"
         )
 
 
@@ -86,6 +95,12 @@ def write_settings(path: Path, settings: Settings, *, is_finished: bool) -> None
     versions = {"deepssim": __version__, "numpy": np.__version__}
     state = {"is_finished": is_finished, "written": now, "versions": versions}
     write_json(path, {"format": FORMAT, "version": VERSION, **_as_json(settings), **state})
+
+
+def _place(record: Path) -> Path:
+    """Return the folder or the file that a record is of."""
+    is_of_folder = record.name == RUN_NAME
+    return record.parent if is_of_folder else record.with_name(record.name.removesuffix(f".{RUN_NAME}"))
 
 
 def _as_json(settings: Settings) -> dict[str, Any]:

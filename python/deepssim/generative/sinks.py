@@ -21,7 +21,7 @@ from deepssim.disk import FILE_MODE, LOCK, check_writable, locked, make_private_
 from deepssim.errors import DeepSSIMError, UsageError
 from deepssim.generative.plan import RUN_NAME, Plan, file_name, folder_name
 from deepssim.generative.png import PNG_END, png_bytes
-from deepssim.generative.settings import Settings, check_settings, write_settings
+from deepssim.generative.settings import Settings, check_settings, read_settings, write_settings
 from deepssim.generative.streams import Stream
 from deepssim.images.text import one_line
 
@@ -102,7 +102,10 @@ class FolderSink:
                     "command: name an empty or a new folder"
                 )
         else:
-            check_settings(record, settings, can_grow=True)
+            found = read_settings(record)
+            # A run that was stopped before its first image binds nobody.
+            if next(self.folder.glob("*/gen-*.png"), None) is not None:
+                check_settings(record, found, settings, can_grow=True)
             self._remove_leftovers()
         self._plan, self._settings = plan, settings
         write_settings(record, settings, is_finished=False)
@@ -191,9 +194,10 @@ class FileSink:
             raise UsageError(f"{self.path} is a folder: name a file, or --out with no suffix .tar or .npy for a folder")
         check_writable(self.path.parent)
         self._plan, self._settings = plan, settings
-        if self._record.exists():
-            check_settings(self._record, settings, can_grow=False)
-        elif self.path.exists() or self._partial.exists():
+        is_there = self.path.exists() or self._partial.exists()
+        if self._record.exists() and is_there:
+            check_settings(self._record, read_settings(self._record), settings, can_grow=False)
+        elif is_there:
             there = self.path if self.path.exists() else self._partial
             raise UsageError(f"{there} is there already, and not from a run of this command: name another file")
         if self.path.exists():
