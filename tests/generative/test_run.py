@@ -68,16 +68,26 @@ def test_a_constant_image_is_left_out_of_an_audit_and_the_rest_comes(backend):
 
 
 def test_the_signature_of_a_stream_changes_with_all_that_its_images_depend_on(make):
-    def signature(plan=PLAN, backend=None, **options):
-        return str(GeneratedStream(plan, backend or make(), GenerateOptions(**options)).signature())
+    def signature(plan=PLAN, made=None, **options):
+        backend = make(**{"dim": 2, "is_guidable": True, **(made or {})})
+        return str(GeneratedStream(plan, backend, GenerateOptions(**options)).signature())
 
     found = [
-        signature(), signature(seed=1), signature(steps=3), signature(guidance=2.0), signature(intensity="min-max"),
-        signature(transpose=True), signature(backend=make(batch=2)), signature(backend=make(fingerprint="0" * 64)),
-        signature(plan_records(["p1", "p3"], 5)), signature(PLAN.narrowed(["p1/0"])),
-    ]  # fmt: skip
+        signature(),
+        signature(seed=1),
+        signature(steps=3),
+        signature(guidance=2.0),
+        signature(intensity="min-max"),
+        signature(transpose=True),
+        signature(made={"batch": 2}),
+        signature(made={"fingerprint": "0" * 64}),
+        signature(plan_records(["p1", "p3"], 5)),
+        signature(PLAN.narrowed(["p1/0"])),
+    ]
     assert len(set(found)) == len(found)
     assert signature() == found[0]
+    with pytest.raises(UsageError, match="takes no condition"):
+        GeneratedStream(PLAN, make(), GenerateOptions(guidance=2.0))
 
 
 def test_a_transposed_model_writes_upright_images(backend, tmp_path):

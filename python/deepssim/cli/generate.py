@@ -178,7 +178,7 @@ def _refuse_what_does_not_fit(ctx: click.Context, asked: Mapping[str, Any], as_j
     """Refuse options that contradict each other or mean nothing here; all of a kind are named."""
     from click.core import ParameterSource
 
-    given = {p.name: max(p.opts, key=len) for p in ctx.command.params
+    given = {p.name: p.opts[0] for p in ctx.command.params
              if ctx.get_parameter_source(p.name or "") == ParameterSource.COMMANDLINE}  # fmt: skip
 
     def refuse(names: Sequence[str], when: str) -> None:
@@ -272,9 +272,9 @@ def _backend(asked: Mapping[str, Any], records: Sequence[Record]) -> Backend:
             asked["onnx"], device=asked["device"], batch=asked["batch"], threads=asked["threads"]
         )
     else:
-        from deepssim.extras import require_training
+        from deepssim.extras import require_generative
 
-        require_training()
+        require_generative()
         from deepssim.generate import load_backend
 
         conditioning = None if asked["conditioning"] is None else conditioning_name(asked["conditioning"])

@@ -79,7 +79,8 @@ def check_settings(path: Path, found: dict[str, Any], settings: Settings, *, can
     ]
     if differing:
         raise UsageError(
-            f"{_place(path)} holds images of other settings ({'; '.join(differing)}): ask for the same, or name another place"
+            f"{_place(path)} holds images of other settings ({'; '.join(differing)}): ask for the same, or name "
+            "another place"
         )
 
 
