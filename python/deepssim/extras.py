@@ -11,6 +11,8 @@ from deepssim.errors import MissingDependencyError
 _PACKAGES = {"open_clip": "open-clip-torch", "sklearn": "scikit-learn", "umap": "umap-learn"}
 # What training and export need, all of the extra ``train``.
 _TRAINING = ("torch", "torchvision", "accelerate", "safetensors", "onnxscript")
+# And VAEs and U-Nets; MONAI can be imported without einops, and fails when it builds attention.
+_GENERATIVE = ("einops", "monai")
 
 
 def require_training() -> None:
@@ -20,6 +22,17 @@ def require_training() -> None:
         MissingDependencyError: Something is not installed.
     """
     for module in _TRAINING:
+        require(module, "train")
+
+
+def require_generative() -> None:
+    """Import what VAEs and U-Nets need, which takes some seconds.
+
+    Raises:
+        MissingDependencyError: Something is not installed.
+    """
+    require_training()
+    for module in _GENERATIVE:
         require(module, "train")
 
 

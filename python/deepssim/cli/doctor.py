@@ -22,6 +22,7 @@ OPTIONAL = (
     ("accelerate", "accelerate", "train", "training"),
     ("matplotlib", "matplotlib", "train", "curves of a training"),
     ("onnxscript", "onnxscript", "train", "export"),
+    ("einops", "einops", "train", "VAE and latent diffusion"),
     ("monai", "monai", "train", "VAE and latent diffusion"),
 )
 

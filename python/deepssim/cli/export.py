@@ -113,12 +113,13 @@ def command(
     deepssim generate --onnx model/ --n-images 1000 --out generated/
     """
     from deepssim.errors import UsageError
-    from deepssim.extras import require_training
+    from deepssim.extras import require_generative, require_training
 
     _check_source(source, size)
     require_training()
     kind = kind_of_checkpoint(source["checkpoint"]) if source["checkpoint"] is not None else None
     if kind in ("vae", "unet", "state dict"):
+        require_generative()
         export_parts(ctx, kind, ctx.params)
         return
     if odd := [option for name, option in given_options(ctx).items() if name in OF_PARTS]:

@@ -123,6 +123,9 @@ def command(
     check_device(asked["device"], use_gpu)
     folder, name = run_folder(out, name)
     from deepssim.cli._progress import make_progress
+    from deepssim.extras import require_generative
+
+    require_generative()
     from deepssim.train.ldm import LdmOptions, train_ldm
     from deepssim.train.processes import ElsewhereError
 

@@ -53,6 +53,9 @@ def command(
     check_device(asked["device"], use_gpu)
     folder, name = run_folder(out, name)
     from deepssim.cli._progress import make_progress
+    from deepssim.extras import require_generative
+
+    require_generative()
     from deepssim.train.processes import ElsewhereError
     from deepssim.train.vae import VaeOptions, train_vae
 
