@@ -19,7 +19,7 @@ FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 LOCK = ".lock"
 LEFTOVER = re.compile(
-    r"\.[a-z_]+(-\d+|-\d+-[a-z]+|-shareable|-int[0-9a-z-]+)?\.(npy|npz|parquet|jsonl?|csv|png|html|bin|pt|safetensors|onnx)\.[0-9a-f]{12}\.partial"
+    r"\.[a-z_]+(-\d+|-\d+-[a-z]+|-shareable|-used|-int[0-9a-z-]+)?\.(npy|npz|parquet|jsonl?|csv|png|html|bin|pt|safetensors|onnx)\.[0-9a-f]{12}\.partial"
 )
 
 

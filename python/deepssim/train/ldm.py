@@ -16,6 +16,7 @@ from accelerate.state import PartialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from deepssim.disk import check_writable
 from deepssim.errors import MetricError
 from deepssim.generative.facts import Part, model_facts
 from deepssim.generative.sampler import Request
@@ -82,6 +83,8 @@ class LdmTraining(Training[Tensor]):
     def check(self) -> None:
         """See `Training`."""
         self._parts = read_parts(self.options)
+        if self.options.latents_cache is not None:
+            check_writable(self.options.latents_cache)
 
     def describe(self) -> Description:
         """See `Training`."""
@@ -189,6 +192,7 @@ class LdmTraining(Training[Tensor]):
         if self.parts.start is not None:
             network.load_state_dict(self.parts.start.state_dict())
         network.scale_factor.fill_(self._scale)
+        network.to(memory_format=torch.channels_last)  # a tenth faster on processors, more in 16 bits on a GPU
         return [{"params": list(network.parameters()), "lr": self.parts.asked.learning_rate}]
 
     def finish(self, folder: RunFolder, work: Work[Tensor], device: torch.device) -> Mapping[str, float]:

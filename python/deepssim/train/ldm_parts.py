@@ -232,10 +232,13 @@ def _read_vae(options: LdmOptions, config: GenerativeConfig, image: tuple[int, i
     trained, faults = (description.height, description.width), []
     if trained != image:
         rows, columns = trained
-        exchanged = " (their rows and columns exchanged: --transpose)" if trained == image[::-1] else ""
+        why = " (their rows and columns exchanged: --transpose)" if trained == image[::-1] else ""
+        other = "or an autoencoder of such images"
+        if options.size is None and config.size is not None:
+            why, other = f", as the configuration {config.name} says{why}", "and the --config of its training"
         faults.append(
             f"it was trained on images of {rows} x {columns} pixels, and these are of {image[0]} x {image[1]}"
-            f"{exchanged}: give --size {rows}x{columns}, or an autoencoder of such images"
+            f"{why}: give --size {rows}x{columns}, {other}"
         )
     is_transposed = description.training.get("transpose")
     if isinstance(is_transposed, bool) and is_transposed != options.transpose:

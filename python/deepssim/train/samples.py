@@ -193,6 +193,7 @@ class SamplePictures:
             samples = np.stack(list(sample(backend, self.requests, steps=self.n_steps, seed=self.seed)))
         except MetricError:
             return  # of weights that are far from anything; the next look has a picture
+        samples = np.clip(samples, 0, 1)  # as they are written
         records, nearest, correlations = nearest_images(samples, self.gallery)
         title = (
             f"step {step:,}: samples, and below each the nearest of {len(self.gallery.records):,} training images "
