@@ -27,7 +27,7 @@ def main() -> None:
     ours = parser.add_argument_group("not in the reference")
     ours.add_argument("--config", help="sizes of weights that do not say them: paper-brain, paper-chest or a file")
     ours.add_argument("--seed", type=int, default=0, help="of the noise")
-    ours.add_argument("--batch_size", type=int, help="images at a time; default: 16")
+    ours.add_argument("--batch_size", type=int, help="images at a time; default: 8")
     flags = parser.parse_args()
     door.run(
         [

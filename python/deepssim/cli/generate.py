@@ -94,8 +94,9 @@ def _plan_options(function: F) -> F:
                          help="Weight of the condition, for a model that was trained with dropped ones; 1: as it is."),
             click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True,
                          help="With UID and NUMBER, what an image is drawn by."),
-            click.option("--batch-size", "batch", type=click.IntRange(1, 4096), default=16, show_default=True,
-                         help="Images at a time; last bits of an image may depend on it, and on nothing made before."),
+            click.option("--batch-size", "batch", type=click.IntRange(1, 4096), default=8, show_default=True,
+                         help="Images at a time, more on a GPU; last bits of an image may depend on it, and on "
+                         "nothing that was made before."),
             click.option("--intensity", type=click.Choice(INTENSITIES), default="clip", show_default=True,
                          help="clip: grey as the model makes it, cut off at black and white. min-max: each image "
                          "stretched, as in the reference implementation."),
@@ -344,8 +345,12 @@ def _plan(asked: Mapping[str, Any], backend: Backend, records: Sequence[Record],
                 raise UsageError(f"--text-encoder: the model's conditions are {spec.kind}, not text")
             from deepssim.models.text import TextEncoder
 
-            embed = TextEncoder(name, device=backend.device)
-            spec = spec if spec.encoder is not None else replace(spec, encoder=name)
+            embed = TextEncoder(name, device=backend.device, progress=progress)
+            if spec.encoder not in (None, embed.name):
+                raise UsageError(
+                    f"the model's captions were embedded by {spec.encoder}, and {name} is {embed.name}: give the same"
+                )
+            spec = replace(spec, encoder=embed.name)
         contexts = spec.arrays(records, embed)
         plan = plan_records([record.uid for record in records], asked["n_gen_per_record"], contexts)
     if asked["only"]:

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float32]
-DEFAULT_BATCH = 16
+DEFAULT_BATCH = 8
 """Images at a time; an image is the same whatever was made with it, but its last bits may depend on this number."""
 
 
