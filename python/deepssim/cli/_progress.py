@@ -51,8 +51,8 @@ class Lines:
             if now - last >= LINE_SECONDS:
                 last = now
                 rate = done / max(now - started, 1e-9)
-                rest = _duration((total - done) / rate) if 0 < done < total else "soon done"
-                of_all = f" of {total:,}, {_rate(rate)}, {rest} left" if total else f", {_rate(rate)}"
+                rest = f"{_duration((total - done) / rate)} left" if 0 < done < total else "soon done"
+                of_all = f" of {total:,}, {_rate(rate)}, {rest}" if total else f", {_rate(rate)}"
                 self.status(f"{what}: {done:,}{of_all}")
 
         yield advance
