@@ -75,7 +75,7 @@ class Training(ABC, Generic[B]):
 
     @abstractmethod
     def check(self) -> None:
-        """Check what was asked, before anything is read, written or downloaded."""
+        """Check what was asked, before anything is written or downloaded; read what `describe` has to know."""
 
     @abstractmethod
     def describe(self) -> Description:

@@ -97,9 +97,7 @@ def draw_vae_curves(log: Sequence[Mapping[str, Any]], path: Path, weights: Mappi
     draw(error, "l1", "training")
     draw(error, "valid_l1", "validation")
     draw(error, "blur_l1", "blur of the latents' size", **baseline)
-    error.set(xlabel="step", title="Mean absolute error")
-    highest = [line[name] for line in log for name in ("valid_l1", "blur_l1") if name in line]
-    error.set_ylim(0, 1.05 * max(np.median(highest) * 2, log[-1].get("blur_l1", 0)) if highest else None)
+    error.set(xlabel="step", title="Mean absolute error", yscale="log")
     draw(ratio, "valid_psnr", "validation")
     draw(ratio, "blur_psnr", "blur of the latents' size", **baseline)
     ratio.set(xlabel="step", title="PSNR, dB")
@@ -108,7 +106,9 @@ def draw_vae_curves(log: Sequence[Mapping[str, Any]], path: Path, weights: Mappi
         if any(name in line for line in log):
             draw(terms, name, f"{_LABELS.get(name, name)} x {weight:g}", weight)
     terms.set(xlabel="step", title="Terms of the loss, weighted", yscale="log")
-    terms.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # powers are mathematics, which no text is read as
+    for axes in (error, terms):  # powers of ten would be mathematics, which no text is read as
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    error.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
     for axes in (error, ratio, terms):
         axes.grid()
         axes.legend(fontsize=8)

@@ -29,7 +29,7 @@ class RunFolder:
 
     Args:
         path: Made by `held` if it is not there.
-        description: Of the encoder.
+        description: Of the network.
         asked: Whatever decides the run's result: a folder made with other settings is refused.
     """
 
@@ -61,7 +61,7 @@ class RunFolder:
         differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
         if differing or known.get("encoder") != wanted["encoder"]:
             raise UsageError(
-                f"{self.path} holds a run with other settings ({', '.join(differing) or 'another encoder'}): name "
+                f"{self.path} holds a run with other settings ({', '.join(differing) or 'another network'}): name "
                 "another folder, or give the same settings to go on with it"
             )
 
