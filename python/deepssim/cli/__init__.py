@@ -35,7 +35,7 @@ COMMANDS = {
     "recall": "Say what an audit found of planted copies.",
     "report": "Make the report of an audit again, with or without images.",
     "score": "Do what audit does from two stores of embeddings.",
-    "train": "Train an encoder on your own images.",
+    "train": "Train an encoder or a generative model on your own images.",
 }
 
 EPILOG = """\b

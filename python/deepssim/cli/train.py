@@ -31,6 +31,8 @@ def command() -> None:
     deepssim train dar --dataset-images-dir train/ --group-by parent --exp-name mine
     deepssim export runs/mine/best.safetensors --out mine.onnx
     deepssim audit train/ generated/ --metric mine.onnx
+    deepssim train vae --dataset-csv images.csv --out runs/vae
+    deepssim train ldm --dataset-csv images.csv --vae runs/vae/best.safetensors --out runs/ldm
     """
 
 

@@ -212,8 +212,9 @@ class VaeTrainingConfig(Section):
     The loss is L1 + kl_weight KL + perceptual_weight perceptual + adversarial_weight least-squares adversarial.
 
     Attributes:
-        batch_size: Images of an update.
-        micro_batch: Images that are in memory at a time; divides `batch_size`.
+        batch_size: Images that go through the networks at once.
+        micro_batch: `batch_size` over this is the number of batches of an update, as in the reference implementation,
+            whose ``max_batch_size`` it is: 2 batches of 16 as published.
         epochs: Passes over the images.
         learning_rate: Adam's, of the autoencoder and of the discriminator.
         kl_weight: Of the Kullback-Leibler divergence, summed over the elements of a latent.
