@@ -95,7 +95,7 @@ def parse() -> Plan:
     parser.add_argument("--n-images", type=int, default=120, help="that are trained on; default: 120")
     parser.add_argument("--config", default="small", help="of the networks; default: small")
     parser.add_argument("--vae-steps", type=int, default=2000, help="updates of the autoencoder; default: 2,000")
-    parser.add_argument("--steps", type=int, default=9000, help="updates of the U-Net; default: 9,000")
+    parser.add_argument("--steps", type=int, default=6000, help="updates of the U-Net; default: 6,000")
     parser.add_argument("--checkpoints", type=int, default=6, help="that are sampled; default: 6")
     parser.add_argument("--samples", type=int, default=300, help="of each checkpoint; default: 300")
     parser.add_argument("--vae", type=Path, help="an autoencoder of the same images, such as that of another seed")
