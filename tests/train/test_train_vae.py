@@ -322,11 +322,11 @@ def test_the_published_32_images_make_an_update(asked, expected, dataset):
         ({"config": "smal"}, "no configuration 'smal'"),
         ({"epochs": 3}, "--epochs and --steps"),
         ({"size": (15, 21)}, r"--size 15x21 .* multiples of 2 .*give --size 14x20 or 16x22"),
-        ({"config": "small"}, r"images of 16x16 pixels are too small for small: 24"),
+        ({"config": "paper-brain", "size": (16, 16)}, r"--size 16x16 pixels are too small for paper-brain: 24"),
         ({"perceptual": "knee"}, "--perceptual is knee: .* auto, brain, chest, none"),
         ({"perceptual": "brain"}, "tiny gives the perceptual term no weight"),
         ({"perceptual": "none", "perceptual_weights": (Path("a.pth"),)}, "contradict"),
-        ({"config": "small", "perceptual_weights": (Path("a.pth"),)}, r"a\.pth cannot be read as weights"),
+        ({"config": "paper-brain", "perceptual_weights": (Path("a.pth"),)}, r"a\.pth cannot be read as weights"),
         ({"warm_up": 5}, "--adversarial-warm-up"),
         ({"batch_size": 4, "max_batch_size": 3}, "--max-batch-size is 3: it must divide --batch-size 4"),
         ({"accumulate": 2, "max_batch_size": 2}, "--accumulate and --max-batch-size"),
@@ -353,7 +353,7 @@ def test_images_that_are_too_few_or_of_another_run_are_refused(dataset, tmp_path
     with pytest.raises(UsageError, match=r"other settings \(data\)"):
         train_vae(options(dataset, tmp_path / "run", steps=2))
     with pytest.raises(UsageError, match=r"other settings .*config"):
-        train_vae(options(fewer, tmp_path / "run", steps=2, config="small", size=(32, 32), perceptual="none"))
+        train_vae(options(fewer, tmp_path / "run", steps=2, config="paper-chest", size=(32, 32), perceptual="none"))
     moved = dataset.with_name("moved.csv")
     fewer.rename(moved)
     assert train_vae(options(moved, tmp_path / "run", steps=2)).best["step"] == 2
