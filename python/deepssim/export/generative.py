@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepssim import __version__
-from deepssim.disk import check_writable
+from deepssim.disk import check_writable, locked, remove_leftovers
 from deepssim.embed import Graph
 from deepssim.errors import MetricError, UsageError
 from deepssim.export.graphs import OPSET, to_onnx, write_graph
@@ -37,6 +37,8 @@ __all__ = ["LARGEST_PART_ERROR", "ExportedPart", "export_model"]
 LARGEST_PART_ERROR = 1e-4
 """Largest difference between PyTorch and ONNX Runtime, as part of the largest value, which counts as 1 at least."""
 _BATCHES = (1, 2, 7)
+# Of the weights of a file, beside which its graph has room.
+_MOST_BYTES = 2**31 - 2**26
 
 Inputs = dict[str, NDArray[Any]]
 
@@ -104,18 +106,22 @@ def export_model(
         unet = unet[0], replace(unet[1], image=facts.shapes.image, training=trained)
     check_writable(folder)
     tell = progress or (lambda _: None)
-    made: list[_Made] = []
-    if vae is not None:
-        made += _vae_parts(*vae, opset, tell)
-    if unet is not None and facts is not None:
-        made.append(_unet_part(*unet, facts, opset, tell))
-    return tuple(
-        ExportedPart(
-            folder / FILES[one.part], one.part, one.error,
-            write_graph(one.model, METADATA_KEY, one.metadata, folder / FILES[one.part]),
-        )
-        for one in made
-    )  # fmt: skip
+    with locked(folder):
+        remove_leftovers(folder)
+        made: list[_Made] = []
+        if vae is not None:
+            made += _vae_parts(*vae, opset, tell)
+        if unet is not None and facts is not None:
+            made.append(_unet_part(*unet, facts, opset, tell))
+        return tuple(_written(one, folder / FILES[one.part]) for one in made)
+
+
+def _written(made: _Made, path: Path) -> ExportedPart:
+    try:
+        n_bytes = write_graph(made.model, METADATA_KEY, made.metadata, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+    return ExportedPart(path, made.part, made.error, n_bytes)
 
 
 def _lying_there(folder: Path, unet: Part) -> Part:
@@ -197,6 +203,12 @@ def _compared(
     name: str, network: nn.Module, part: Part, example: Inputs, output: str, batches: list[Inputs], opset: int
 ) -> _Made:
     """Make a graph and see that it answers as the network does."""
+    n_bytes = sum(weight.numel() * weight.element_size() for weight in network.parameters())
+    if n_bytes > _MOST_BYTES:
+        raise MetricError(
+            f"the {name} of {part.source} has {n_bytes / 2**30:.1f} GiB of weights, more than an ONNX file can hold "
+            "(2 GiB): sample from the checkpoint itself"
+        )
     network.eval()
     batch = torch.export.Dim("n", min=1)
     tensors = {key: torch.from_numpy(value) for key, value in example.items()}
