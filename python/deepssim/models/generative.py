@@ -52,6 +52,16 @@ def load_vae(path: Path, config: Config = None, *, size: tuple[int, int] | None 
     Raises:
         MetricError: The file holds another network, or one of another size than the configuration says.
         UsageError: It cannot be read, or there is no such configuration.
+
+    Example:
+        >>> import tempfile
+        >>> arguments = {"channels": [8, 16], "norm_groups": 4, "attention_levels": [False, False]}
+        >>> config = GenerativeConfig.from_dict({"vae": arguments, "size": [32, 24]}, "mine")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(Vae(**arguments).network.state_dict(), Path(folder) / "vae.pth")
+        ...     vae, description = load_vae(Path(folder) / "vae.pth", config)
+        >>> description.height, vae.training
+        (32, False)
     """
     found, description = _load(path, "vae", config, size, None)
     return cast(Vae, found), description
@@ -118,6 +128,12 @@ def part_of(network: Vae | Unet, description: Description, source: Path | str) -
         network: From `load_vae` or `load_unet`.
         description: Likewise.
         source: Where it comes from, for messages.
+
+    Example:
+        >>> arguments = {"channels": [8, 16], "norm_groups": 4, "attention_levels": [False, False]}
+        >>> part = part_of(Vae(**arguments), Description("vae", arguments, 32, 24), "vae.safetensors")
+        >>> part.image, len(part.hash)
+        ((32, 24), 64)
     """
     return Part(
         source=str(source),

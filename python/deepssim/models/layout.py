@@ -51,6 +51,12 @@ def vae_layout(state: Weights) -> dict[str, Any]:
 
     Returns:
         Fields of `deepssim.generative.config.VaeConfig`; ``res_blocks`` is a list where levels differ.
+
+    Example:
+        >>> from deepssim.models.vae import Vae
+        >>> vae = Vae(channels=(8, 16), norm_groups=4, attention_levels=(False, True))
+        >>> vae_layout(vae.network.state_dict())
+        {'latent_channels': 3, 'channels': [8, 16], 'res_blocks': 2, 'attention_levels': [False, True]}
     """
     channels, blocks, attention = _encoder_levels(state)
     return {
@@ -85,6 +91,13 @@ def unet_layout(state: Weights) -> dict[str, Any]:
     Returns:
         Fields of `deepssim.generative.config.UnetConfig`, and ``latent_channels`` and ``context_dim`` (None: it takes
         no condition).
+
+    Example:
+        >>> from deepssim.models.unet import Unet
+        >>> unet = Unet((8, 16), 1, (False, True), (0, 8), norm_groups=4, context_dim=6)
+        >>> found = unet_layout(unet.network.state_dict())
+        >>> found["channels"], found["res_blocks"], found["resblock_updown"], found["context_dim"]
+        ([8, 16], 1, True, 6)
     """
     n_levels = 1 + max((int(m[1]) for name in state if (m := re.match(r"down_blocks\.(\d+)\.", name))), default=-1)
     levels = [f"down_blocks.{level}." for level in range(n_levels)]
