@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "deepssim/exact.hpp"
@@ -20,6 +21,7 @@ namespace deepssim {
 
 namespace {
 
+using testing::Answer;
 using testing::AnswerSink;
 using testing::is_same;
 using testing::Kind;
@@ -121,7 +123,25 @@ struct Violations {
     double closest = 0.0;  // the largest share of the slack that a score took
 };
 
-Violations hunt(const simd::Kernels& kernels, const Rows& queries, const Rows& rows, const Preparation& preparation) {
+// Queries, rows and the score of each pair by definition, which no preparation and no level changes.
+struct Scored {
+    Rows queries;
+    Rows rows;
+    std::vector<double> scores;
+
+    Scored(Rows of_queries, Rows of_rows) : queries(std::move(of_queries)), rows(std::move(of_rows)) {
+        for (std::size_t r = 0; r < rows.rows; ++r) {
+            for (std::size_t i = 0; i < queries.rows; ++i) {
+                scores.push_back(exact_sum(queries.row(i), rows.row(r), rows.cols));
+            }
+        }
+    }
+    const double* of_row(std::size_t row) const { return scores.data() + row * queries.rows; }
+};
+
+Violations hunt(const simd::Kernels& kernels, const Scored& scored, const Preparation& preparation) {
+    const Rows& queries = scored.queries;
+    const Rows& rows = scored.rows;
     BaseRows base(rows.cols, rows.rows, false);
     base.add(rows.view(), {});
     const PreparedBase prepared(base, preparation, kernels, 1, {});
@@ -135,12 +155,8 @@ Violations hunt(const simd::Kernels& kernels, const Rows& queries, const Rows& r
     for (std::size_t g = 0; g < prepared.n_groups(); ++g) {
         for (std::size_t lane = 0; lane < prepared.group(g).rows; ++lane) {
             const std::size_t position = g * simd::kGroupRows + lane;
-            const float* row = rows.row(prepared.row(position));
-            std::vector<double> scores;
-            for (std::size_t i = 0; i < queries.rows; ++i) {
-                scores.push_back(exact_sum(queries.row(i), row, rows.cols));
-                block.set_cut(i, scores[i]);
-            }
+            const double* scores = scored.of_row(prepared.row(position));
+            for (std::size_t i = 0; i < queries.rows; ++i) block.set_cut(i, scores[i]);
             const std::size_t n =
                 kernels.scan(block.job(g, prepared.terms(g), 0, block.n_tiles()), hits.data(), sums.data());
             std::vector<bool> is_kept(queries.rows);
@@ -189,6 +205,14 @@ TEST_SUITE_BEGIN("bound");
 TEST_CASE("no score lies outside its bound, whatever the rows, the split, the rotation and the level") {
     for (const std::size_t dim : {1U, 2U, 3U, 17U, 64U, 130U}) {
         const Rows rotation = make_rotation(dim, dim);
+        std::vector<Scored> sets;
+        for (const Kind kind : testing::kAllKinds) {
+            sets.emplace_back(make_rows(kind, 9, dim, dim), make_rows(kind, 70, dim, dim + 1));
+        }
+        sets.emplace_back(make_adversarial(16, dim, 3), make_adversarial(70, dim, 4));
+        // A query that is one of the rows, and rows of other scales than the queries.
+        sets.emplace_back(make_adversarial(70, dim, 5), make_adversarial(70, dim, 5));
+        sets.emplace_back(make_rows(Kind::kScales, 9, dim, 6), make_rows(Kind::kDenormal, 70, dim, 7));
         for (const Preparation& preparation : preparations(dim, rotation)) {
             for (const std::string& level : supported_isa_levels()) {
                 const simd::Kernels& kernels = simd::kernels_for(level.c_str());
@@ -196,17 +220,10 @@ TEST_CASE("no score lies outside its bound, whatever the rows, the split, the ro
                 CAPTURE(level);
                 CAPTURE(preparation.head);
                 CAPTURE(preparation.rotation.rows);
-                for (const Kind kind : testing::kAllKinds) {
-                    CAPTURE(static_cast<int>(kind));
-                    check_none(
-                        hunt(kernels, make_rows(kind, 9, dim, dim), make_rows(kind, 70, dim, dim + 1), preparation));
+                for (std::size_t set = 0; set < sets.size(); ++set) {
+                    CAPTURE(set);
+                    check_none(hunt(kernels, sets[set], preparation));
                 }
-                check_none(hunt(kernels, make_adversarial(16, dim, 3), make_adversarial(70, dim, 4), preparation));
-                // A query that is one of the rows, and rows of other scales than the queries.
-                const Rows rows = make_adversarial(70, dim, 5);
-                check_none(hunt(kernels, rows, rows, preparation));
-                check_none(hunt(kernels, make_rows(Kind::kScales, 9, dim, 6), make_rows(Kind::kDenormal, 70, dim, 7),
-                                preparation));
             }
         }
     }
@@ -214,20 +231,21 @@ TEST_CASE("no score lies outside its bound, whatever the rows, the split, the ro
 
 TEST_CASE("the bound holds for long rows") {
     for (const std::size_t dim : {1000U, 4096U}) {
+        const Scored adversarial(make_adversarial(5, dim, 3), make_adversarial(20, dim, 4));
+        const Scored cancelling(make_rows(Kind::kCancelling, 3, dim, 3), make_rows(Kind::kCancelling, 9, dim, 4));
         for (const std::string& level : supported_isa_levels()) {
             const simd::Kernels& kernels = simd::kernels_for(level.c_str());
             CAPTURE(dim);
             CAPTURE(level);
             for (const std::size_t head : {std::size_t{0}, dim / 4}) {
-                check_none(hunt(kernels, make_adversarial(5, dim, 3), make_adversarial(20, dim, 4), {head, {}}));
-                check_none(hunt(kernels, make_rows(Kind::kCancelling, 3, dim, 3),
-                                make_rows(Kind::kCancelling, 9, dim, 4), {head, {}}));
+                check_none(hunt(kernels, adversarial, {head, {}}));
+                check_none(hunt(kernels, cancelling, {head, {}}));
             }
         }
     }
     const Rows rotation = make_rotation(1000, 1);
-    check_none(hunt(simd::kernels_for(resolve_isa("").c_str()), make_adversarial(5, 1000, 3),
-                    make_adversarial(20, 1000, 4), {300, rotation.view()}));
+    const Scored scored(make_adversarial(5, 1000, 3), make_adversarial(20, 1000, 4));
+    check_none(hunt(simd::kernels_for(resolve_isa("").c_str()), scored, {300, rotation.view()}));
 }
 
 TEST_CASE("queries along what the codes lose nearly reach the bound, and do not pass it") {
@@ -242,7 +260,7 @@ TEST_CASE("queries along what the codes lose nearly reach the bound, and do not 
                 Rows rows = make_rows(Kind::kUnit, 2, dim, seed);
                 for (std::size_t d = 0; d < dim; ++d) rows.row(1)[d] = -rows.row(0)[d];
                 const Rows queries = make_aligned(kernels, rows);
-                const Violations found = hunt(kernels, queries, rows, {});
+                const Violations found = hunt(kernels, Scored(queries, rows), {});
                 check_none(found);
                 closest = std::max(closest, found.closest);
             }
@@ -271,6 +289,17 @@ TEST_CASE("how a base is prepared changes no answer") {
         const Oracle oracle{make_rows(kind, 25, kDim, 1), make_rows(kind, 700, kDim, 2)};
         const Rows rotation = make_rotation(kDim, 3);
         const std::vector<float> thresholds{oracle.quantile(0.9), std::nextafter(oracle.quantile(0.999), 1e30F)};
+        std::vector<SearchOptions> asked;
+        std::vector<Answer> answers;
+        for (const std::size_t k : {0U, 1U, 5U, 60U}) {
+            SearchOptions options;
+            options.k = k;
+            options.threads = 2;
+            if (k != 1 && thresholds[0] < thresholds[1]) options.thresholds = thresholds;
+            options.max_listed = options.thresholds.empty() ? 0 : 4;
+            asked.push_back(options);
+            answers.push_back(oracle.answer(options));
+        }
         for (const std::string& level : supported_isa_levels()) {
             for (const Preparation& preparation : preparations(kDim, rotation)) {
                 Searcher searcher(kDim, 700, false, 0, level);
@@ -278,21 +307,16 @@ TEST_CASE("how a base is prepared changes no answer") {
                 CHECK_FALSE(searcher.is_prepared());
                 searcher.prepare(preparation, 2, {});
                 CHECK(searcher.is_prepared());
-                for (const std::size_t k : {0U, 1U, 5U, 60U}) {
-                    SearchOptions options;
-                    options.k = k;
-                    options.threads = 2;
-                    if (k != 1 && thresholds[0] < thresholds[1]) options.thresholds = thresholds;
-                    options.max_listed = options.thresholds.empty() ? 0 : 4;
+                for (std::size_t i = 0; i < asked.size(); ++i) {
                     AnswerSink sink(25);
                     const SearchStatistics statistics =
-                        searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, nullptr, {});
+                        searcher.search(oracle.queries.view(), asked[i], sink, nullptr, nullptr, nullptr, {});
                     CAPTURE(static_cast<int>(kind));
                     CAPTURE(level);
                     CAPTURE(preparation.head);
                     CAPTURE(preparation.rotation.rows);
-                    CAPTURE(k);
-                    CHECK(is_same(sink.answer, oracle.answer(options)));
+                    CAPTURE(asked[i].k);
+                    CHECK(is_same(sink.answer, answers[i]));
                     CHECK(statistics.kept <= statistics.pairs);
                     CHECK(statistics.refined <= statistics.kept);
                     CHECK(statistics.rescored <= statistics.refined);
