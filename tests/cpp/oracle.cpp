@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "deepssim/exact.hpp"
+#include "deepssim/isa.hpp"
 
 namespace deepssim::testing {
 
@@ -41,6 +42,14 @@ bool is_left_out(const SearchOptions& options, std::span<const GroupId> groups, 
 double uniform(Rng& rng) { return static_cast<double>(static_cast<std::int64_t>(rng())) * 0x1p-63; }
 
 std::size_t below(Rng& rng, std::size_t n) { return static_cast<std::size_t>(rng() % n); }
+
+std::vector<std::string> levels() {
+#ifdef __SANITIZE_THREAD__
+    return {resolve_isa("")};
+#else
+    return supported_isa_levels();
+#endif
+}
 
 Rows make_rows(Kind kind, std::size_t rows, std::size_t cols, std::uint64_t seed) {
     Rng rng(seed);

@@ -32,6 +32,10 @@ struct Rows {
 double uniform(Rng& rng);
 std::size_t below(Rng& rng, std::size_t n);
 
+// The levels that a test goes through: all that run here. ThreadSanitizer looks at what threads share, and no kernel
+// shares anything; it takes the level that searches by default.
+std::vector<std::string> levels();
+
 // What makes the order of scores hard to get right.
 enum class Kind {
     kUnit,        // rows of norm 1, as embeddings are

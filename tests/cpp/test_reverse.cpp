@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "deepssim/isa.hpp"
 #include "deepssim/reverse.hpp"
 #include "deepssim/searcher.hpp"
 #include "oracle.hpp"
@@ -14,6 +13,7 @@ namespace deepssim {
 
 namespace {
 
+using testing::Answer;
 using testing::AnswerSink;
 using testing::is_same;
 using testing::Kind;
@@ -42,11 +42,10 @@ std::vector<std::vector<Match>> read(const ReverseTopk& reverse) {
     return out;
 }
 
-// By definition: the search with queries and base exchanged.
-std::vector<std::vector<Match>> expected(const Oracle& oracle, std::size_t k, std::size_t cap,
+// By definition: the search with queries and base exchanged, as they are in `turned`.
+std::vector<std::vector<Match>> expected(const Oracle& turned, std::size_t k, std::size_t cap,
                                          std::span<const GroupId> query_groups, std::span<const GroupId> row_groups,
                                          bool exclude_same_group, bool exclude_same_id) {
-    const Oracle turned{oracle.base, oracle.queries};
     SearchOptions options;
     options.k = k;
     options.max_per_group = cap;
@@ -71,28 +70,31 @@ TEST_CASE("rows get their best queries, whatever else the same search finds") {
         const std::vector<GroupId> query_groups = make_groups(kQueries, 9);
         const std::vector<GroupId> row_groups = make_groups(kRows, 12);
         const std::vector<float> thresholds{oracle.quantile(0.95)};
-        for (const std::string& level : supported_isa_levels()) {
-            Searcher searcher(kDim, kRows, true, 0, level);
-            searcher.add(oracle.base.view(), row_groups);
-            for (unsigned mask = 0; mask < 32; ++mask) {
-                SearchOptions options;
-                options.k = (mask & 1U) != 0 ? 4 : 0;
-                if ((mask & 2U) != 0) options.thresholds = thresholds;
-                options.max_listed = options.thresholds.empty() ? 0 : 6;
-                options.query_groups = query_groups;
-                options.exclude_same_group = (mask & 4U) != 0;
-                options.exclude_same_id = (mask & 8U) != 0;
-                options.threads = 1 + mask % 2;
-                const std::size_t cap = (mask & 16U) != 0 ? 2 : 0;
+        const Oracle turned{oracle.base, oracle.queries};
+        for (unsigned mask = 0; mask < 32; ++mask) {
+            SearchOptions options;
+            options.k = (mask & 1U) != 0 ? 4 : 0;
+            if ((mask & 2U) != 0) options.thresholds = thresholds;
+            options.max_listed = options.thresholds.empty() ? 0 : 6;
+            options.query_groups = query_groups;
+            options.exclude_same_group = (mask & 4U) != 0;
+            options.exclude_same_id = (mask & 8U) != 0;
+            options.threads = 1 + mask % 2;
+            const std::size_t cap = (mask & 16U) != 0 ? 2 : 0;
+            const Answer answer = oracle.answer(options, row_groups);
+            const auto of_rows =
+                expected(turned, 5, cap, query_groups, row_groups, options.exclude_same_group, options.exclude_same_id);
+            for (const std::string& level : testing::levels()) {
+                Searcher searcher(kDim, kRows, true, 0, level);
+                searcher.add(oracle.base.view(), row_groups);
                 ReverseTopk reverse(kRows, 5, cap);
                 AnswerSink sink(kQueries);
                 searcher.search(oracle.queries.view(), options, sink, nullptr, &reverse, nullptr, {});
                 CAPTURE(static_cast<int>(kind));
                 CAPTURE(level);
                 CAPTURE(mask);
-                CHECK(is_same(sink.answer, oracle.answer(options, row_groups)));
-                CHECK(is_same(read(reverse), expected(oracle, 5, cap, query_groups, row_groups,
-                                                      options.exclude_same_group, options.exclude_same_id)));
+                CHECK(is_same(sink.answer, answer));
+                CHECK(is_same(read(reverse), of_rows));
             }
         }
     }
@@ -100,10 +102,11 @@ TEST_CASE("rows get their best queries, whatever else the same search finds") {
 
 TEST_CASE("queries that stream by in parts give the answer of all") {
     const Oracle oracle{make_rows(Kind::kIntegers, kQueries, kDim, 1), make_rows(Kind::kIntegers, kRows, kDim, 2)};
+    const Oracle turned{oracle.base, oracle.queries};
     Searcher searcher(kDim, kRows, false, 0, "");
     searcher.add(oracle.base.view(), {});
     for (const std::size_t k : {1U, 3U, 200U}) {
-        const auto whole = expected(oracle, k, 0, {}, {}, false, false);
+        const auto whole = expected(turned, k, 0, {}, {}, false, false);
         for (const std::size_t step : {1U, 7U, 50U}) {
             ReverseTopk reverse(kRows, k, 0);
             for (std::size_t last = kQueries; last > 0;) {  // from the last to the first: the order is of no account

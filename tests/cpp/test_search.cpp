@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "deepssim/exact.hpp"
-#include "deepssim/isa.hpp"
 #include "deepssim/searcher.hpp"
 #include "deepssim/tally.hpp"
 #include "oracle.hpp"
@@ -14,6 +13,7 @@ namespace deepssim {
 
 namespace {
 
+using testing::Answer;
 using testing::AnswerSink;
 using testing::is_same;
 using testing::Kind;
@@ -58,13 +58,14 @@ TEST_CASE("scores equal the definition in every bit and ties go to the lower id"
     for (const Kind kind : testing::kAllKinds) {
         for (const std::size_t dim : {1U, 3U, 17U, 64U}) {
             const Oracle oracle = make_oracle(kind, dim);
-            for (const std::string& level : supported_isa_levels()) {
-                Searcher searcher(dim, kBaseRows, false, 0, level);
-                searcher.add(oracle.base.view(), {});
-                for (const std::size_t k : {1U, 10U, 100U}) {
-                    SearchOptions options;
-                    options.k = k;
-                    options.threads = k % 4 + 1;
+            for (const std::size_t k : {1U, 10U, 100U}) {
+                SearchOptions options;
+                options.k = k;
+                options.threads = k % 4 + 1;
+                const Answer answer = oracle.answer(options);
+                for (const std::string& level : testing::levels()) {
+                    Searcher searcher(dim, kBaseRows, false, 0, level);
+                    searcher.add(oracle.base.view(), {});
                     AnswerSink sink(kQueries);
                     const SearchStatistics statistics =
                         searcher.search(oracle.queries.view(), options, sink, nullptr, nullptr, nullptr, {});
@@ -73,7 +74,7 @@ TEST_CASE("scores equal the definition in every bit and ties go to the lower id"
                     CAPTURE(level);
                     CAPTURE(k);
                     CHECK(sink.is_complete());
-                    CHECK(is_same(sink.answer, oracle.answer(options)));
+                    CHECK(is_same(sink.answer, answer));
                     CHECK(statistics.pairs == static_cast<std::int64_t>(kQueries * kBaseRows));
                     CHECK(statistics.rescored <= statistics.pairs);
                     CHECK(statistics.exact <= statistics.rescored);
@@ -90,23 +91,26 @@ TEST_CASE("thresholds count every pair, those equal to the threshold too") {
         const float high = oracle.quantile(0.999);
         std::vector<float> thresholds{low};
         if (high > low) thresholds.push_back(high);
-        for (const std::string& level : supported_isa_levels()) {
+        SearchOptions options;
+        options.k = 2;
+        options.thresholds = thresholds;
+        options.max_listed = 20;
+        options.threads = 2;
+        options.first_query = 40;
+        const Answer answer = oracle.answer(options);
+        const std::vector<std::int64_t> counts = oracle.tally_counts(options);
+        const std::vector<Match> best = oracle.tally_best(options);
+        for (const std::string& level : testing::levels()) {
             Searcher searcher(17, kBaseRows, false, 0, level);
             searcher.add(oracle.base.view(), {});
-            SearchOptions options;
-            options.k = 2;
-            options.thresholds = thresholds;
-            options.max_listed = 20;
-            options.threads = 2;
-            options.first_query = 40;
             RowTally tally(kBaseRows, thresholds.size());
             AnswerSink sink(kQueries);
             searcher.search(oracle.queries.view(), options, sink, &tally, nullptr, nullptr, {});
             CAPTURE(static_cast<int>(kind));
             CAPTURE(level);
-            CHECK(is_same(sink.answer, oracle.answer(options)));
-            CHECK(tally.counts() == oracle.tally_counts(options));
-            CHECK(is_same(tally.best(), oracle.tally_best(options)));
+            CHECK(is_same(sink.answer, answer));
+            CHECK(tally.counts() == counts);
+            CHECK(is_same(tally.best(), best));
         }
     }
 }
@@ -150,7 +154,7 @@ TEST_CASE("dimensions and base sizes round the widths of vectors and panels") {
     for (const std::size_t dim : {1U, 2U, 7U, 8U, 9U, 15U, 16U, 17U, 31U, 33U, 65U, 97U}) {
         for (const std::size_t rows : {1U, 15U, 16U, 17U, 33U}) {
             const Oracle oracle{make_rows(Kind::kUnit, 13, dim, rows), make_rows(Kind::kUnit, rows, dim, dim + 50)};
-            for (const std::string& level : supported_isa_levels()) {
+            for (const std::string& level : testing::levels()) {
                 Searcher searcher(dim, rows, false, 0, level);
                 searcher.add(oracle.base.view(), {});
                 SearchOptions options;
@@ -177,7 +181,7 @@ TEST_CASE("a row is not lost where the scan errs by nearly its bound") {
         for (const auto& rows : {std::vector{worst.over, worst.under, zero}, {worst.under, worst.over, zero}, far}) {
             const Oracle oracle{rows_of({worst.query}), rows_of(rows)};
             REQUIRE(oracle.quantile(1.0) == exact_score(worst.query.data(), worst.under.data(), 1, dim));
-            for (const std::string& level : supported_isa_levels()) {
+            for (const std::string& level : testing::levels()) {
                 Searcher searcher(dim, rows.size(), false, 0, level);
                 searcher.add(oracle.base.view(), {});
                 const std::vector<float> thresholds{oracle.quantile(1.0)};
@@ -205,7 +209,7 @@ TEST_CASE("a row is not lost where the scan errs by nearly its bound") {
 
 TEST_CASE("rows of the largest dimension") {
     const Oracle oracle{make_rows(Kind::kCancelling, 2, kMaxDim, 1), make_rows(Kind::kCancelling, 18, kMaxDim, 2)};
-    for (const std::string& level : supported_isa_levels()) {
+    for (const std::string& level : testing::levels()) {
         Searcher searcher(kMaxDim, 18, false, 0, level);
         searcher.add(oracle.base.view(), {});
         SearchOptions options;
