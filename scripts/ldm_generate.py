@@ -34,7 +34,7 @@ def main() -> None:
             "generate", "--aekl-ckpt", flags.aekl_ckpt, "--diff-ckpt", flags.diff_ckpt,
             "--dataset-csv", flags.dataset_csv, "--conditioning", flags.conditioning,
             "--n-gen-per-record", flags.n_gen_per_record, "--out", flags.output_path, "--intensity", "min-max",
-            "--seed", flags.seed, *(["--transpose"] if _are_exchanged(flags) else []),
+            "--training-images", "--seed", flags.seed, *(["--transpose"] if _are_exchanged(flags) else []),
             *([] if flags.latent_shape is None else ["--latent-shape", flags.latent_shape]),
             *([] if flags.vae_space_shape is None else ["--vae-space-shape", flags.vae_space_shape]),
             *([] if flags.config is None else ["--config", flags.config]),

@@ -28,6 +28,7 @@ from deepssim.inputs import (
     check_distinct,
     common_metric,
     metric_warnings,
+    naming_warnings,
     reading_warnings,
     same_reading,
     size_warnings,
@@ -287,7 +288,8 @@ class _Run:
         warnings = [unverified] if unverified and options.verify is None else []
         warnings += base_warnings(real, calibration) + reading_warnings(real_store, side, holdout_store)
         warnings += metric_warnings(known, real_store, side, holdout_store, is_verified=not unverified)
-        warnings += size_warnings(outcome) + self._write_pairs(outcome, real, side) + screening_warnings(trial)
+        warnings += naming_warnings(side) + size_warnings(outcome)
+        warnings += self._write_pairs(outcome, real, side) + screening_warnings(trial)
         summary = summarize(
             outcome,
             real,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from deepssim.evidence import LEAST_SIDE
 from deepssim.images import ImageOptions
 from deepssim.matching import Reference
 from deepssim.metric import Metric
+from deepssim.reference.names import REAL_NAME
 from deepssim.results import Outcome
-from deepssim.sources import Synthetic, SyntheticStore
+from deepssim.sources import Synthetic, SyntheticImages, SyntheticStore
 from deepssim.store import Store
 
 
@@ -104,6 +105,19 @@ def reading_warnings(real: Store, side: Synthetic, holdout: Store | None) -> lis
         return []
     said = "; ".join(f"{name}: {', '.join(f'{k} {v}' for k, v in value.items())}" for name, value in given.items())
     return [f"The sets were read differently ({said}): scores between them may mean nothing."]
+
+
+def naming_warnings(side: Synthetic) -> list[str]:
+    """Say that real images of the reference implementation's layout lie among the synthetic ones."""
+    if not isinstance(side, SyntheticImages):
+        return []
+    n = sum(PurePosixPath(entry.path).stem == REAL_NAME for entry in side.listing.files)
+    if not n:
+        return []
+    return [
+        f"{n:,} of the synthetic images are named {REAL_NAME}, as the reference implementation names the real images in "
+        "its folders of generated ones: they were counted as synthetic. If they are real, leave them out."
+    ]
 
 
 def metric_warnings(

@@ -200,6 +200,16 @@ def test_sets_that_were_cut_differently_are_warned_of(cohort, tmp_path):
     assert any("read differently" in warning for warning in warnings)
 
 
+def test_real_images_in_a_folder_of_generated_ones_are_warned_of(cohort, tmp_path):
+    shutil.copytree(cohort.synthetic, tmp_path / "made")
+    (tmp_path / "made" / "p1").mkdir()
+    shutil.copy(next(cohort.real.rglob("*.png")), tmp_path / "made" / "p1" / "training.png")
+    for made, n in ((tmp_path / "made", 1), (cohort.synthetic, 0)):
+        options = AuditOptions(metric="pixel", verify=False)
+        warnings = audit(cohort.real, made, tmp_path / f"out-{n}", options=options).summary["warnings"]
+        assert sum("1 of the synthetic images are named training" in warning for warning in warnings) == n
+
+
 def test_identical_images_score_one(cohort, tmp_path):
     import pyarrow.parquet as pq
 

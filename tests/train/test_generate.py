@@ -170,7 +170,7 @@ def test_the_command_fills_a_folder_as_the_reference_does(deepssim_here, model, 
 def test_one_image_made_again_is_the_one_of_the_archive(deepssim_here, model, dataset, tmp_path):
     done = deepssim_here(*command(model, dataset, "--out", tmp_path / "a.tar"))
     assert done.returncode == 0, done.stderr
-    done = deepssim_here(*command(model, dataset, "--out", tmp_path / "f", "--only", "p2/1", "--no-training-images"))
+    done = deepssim_here(*command(model, dataset, "--out", tmp_path / "f", "--only", "p2/1"))
     assert done.returncode == 0, done.stderr
     (made,) = (tmp_path / "f").rglob("*.png")
     with tarfile.open(tmp_path / "a.tar") as archive:

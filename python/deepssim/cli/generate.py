@@ -117,9 +117,9 @@ def _place_options(function: F) -> F:
                          "or - for a stream on stdout; with --audit, the folder of its results."),
             click.option("--format", "kind", type=click.Choice(["tar", "npy"]), help="Of a stream.  [default: tar]"),
             click.option("--dtype", type=click.Choice(["uint8", "float32"]), help="Of a stack.  [default: uint8]"),
-            click.option("--training-images/--no-training-images", "with_training", default=None,
-                         help="Write the real image of each record beside its own, UID/training.png.  [default: in a "
-                         "folder]"),
+            click.option("--training-images", "with_training", is_flag=True,
+                         help="Write the real image of each record beside its own, UID/training.png, as the reference "
+                         "implementation does. An audit of such a folder takes them for generated ones."),
             click.option("--audit", "real", metavar="REAL", type=_PATH,
                          help="Audit the images as they are made, against these real ones; none is kept but what the "
                          "audit keeps. The next eight options are its own."),
@@ -238,7 +238,7 @@ def _take_stdout() -> BinaryIO:
 
 
 def _is_training_written(asked: Mapping[str, Any]) -> bool:
-    return asked["real"] is None and _kind(asked) == "folder" and asked["with_training"] is not False
+    return asked["real"] is None and _kind(asked) == "folder" and bool(asked["with_training"])
 
 
 def _records(asked: Mapping[str, Any], progress: Progress) -> tuple[Record, ...]:
