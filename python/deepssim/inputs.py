@@ -115,8 +115,8 @@ def naming_warnings(side: Synthetic) -> list[str]:
     if not n:
         return []
     return [
-        f"{n:,} of the synthetic images are named {REAL_NAME}, as the reference implementation names the real images in "
-        "its folders of generated ones: they were counted as synthetic. If they are real, leave them out."
+        f"{n:,} of the synthetic images are named {REAL_NAME}, as the reference implementation names the real images "
+        "in its folders of generated ones: they were counted as synthetic. If they are real, leave them out."
     ]
 
 

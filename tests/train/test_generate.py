@@ -161,7 +161,7 @@ def test_the_command_fills_a_folder_as_the_reference_does(deepssim_here, model, 
     out = tmp_path / "out"
     flags = ["--aekl_ckpt", model[0], "--diff_ckpt", model[1], "--dataset_csv", dataset, "--output_path", out]
     shapes = ["--conditioning", "variables", "--latent_shape", "3x8x6", "--vae_space_shape", "3x8x6"]
-    done = deepssim_here("generate", *flags, *shapes, "--n_gen_per_record", 2, "--steps", 2, "--intensity", "min-max")
+    done = deepssim_here("generate", *flags, *shapes, "--n_gen_per_record", 2, "--steps", 2, "--training-images")
     assert done.returncode == 0, done.stderr
     found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
     assert found == [f"p{i}/{name}.png" for i in range(3) for name in ("gen-0", "gen-1", "training")]
