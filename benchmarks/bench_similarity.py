@@ -56,11 +56,11 @@ def ratio_by_turns(peer: Callable[[], object], ours: Callable[[], object], n_pai
 
 @pytest.mark.parametrize("window", ["uniform", "gaussian"])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_ssim_matrix_against_scikit_image(benchmark, height, width, window):
+def test_ssim_matrix_against_scikit_image(benchmark, part, height, width, window):
     peer = pytest.importorskip("skimage.metrics").structural_similarity
     is_uniform = window == "uniform"
     settings = {} if is_uniform else {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    n = N_IMAGES if is_uniform else 16
+    n = int(N_IMAGES * part) if is_uniform else 16
     real, synthetic = make_images(n, height, width, 0), make_images(n, height, width, 1)
     out = np.empty((n, n))
     a, b = real[0].astype(np.float64), synthetic[0].astype(np.float64)
@@ -91,8 +91,9 @@ def test_one_pair_against_scikit_image(benchmark, height, width):
 @pytest.mark.parametrize("level", supported_isa_levels())
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("kind", ["ssim", "contrast_structure", "fsim", "ncc"])
-def test_matrix(benchmark, kind, height, width, level):
+def test_matrix(benchmark, part, kind, height, width, level):
     n = N_IMAGES // 10 if level == "portable" else N_IMAGES // 2
+    n = max(int(n * part), 8)
     real, synthetic = make_images(n, height, width, 0), make_images(n, height, width, 1)
     out = np.empty((n, n))
     benchmark.pedantic(
@@ -114,10 +115,12 @@ def test_matrix(benchmark, kind, height, width, level):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_published_matrix(benchmark, height, width, threads):
+def test_published_matrix(benchmark, part, height, width, threads):
     """A thousandth of 2,195 x 65,850 pairs as published work compares them, and what the whole would take."""
-    real, synthetic = make_images(N_REAL, height, width, 0), make_images(N_TIMED, height, width, 1)
-    out = np.empty((N_REAL, N_TIMED), np.float32)
+    # At least as many as are compared below.
+    n_real = max(int(N_REAL * part), 7 * N_TIMED)
+    real, synthetic = make_images(n_real, height, width, 0), make_images(N_TIMED, height, width, 1)
+    out = np.empty((n_real, N_TIMED), np.float32)
     benchmark.pedantic(
         lambda: similarity_matrix("ssim", real, synthetic, out=out, with_z_score=True, threads=threads),
         rounds=2,

@@ -28,7 +28,8 @@ def agreement(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize("level", supported_isa_levels())
 @pytest.mark.parametrize(("n_base", "n_queries", "dim", "k"), SIZES)
-def test_topk(benchmark, make_rows, n_base, n_queries, dim, k, level):
+def test_topk(benchmark, make_rows, part, n_base, n_queries, dim, k, level):
+    n_base, n_queries = max(int(n_base * part), 2 * k), int(n_queries * part)
     if level == "portable":
         n_queries //= 10
     base, queries = make_rows(n_base, dim, 0), make_rows(n_queries, dim, 1)
@@ -43,12 +44,13 @@ def test_topk(benchmark, make_rows, n_base, n_queries, dim, k, level):
 
 
 @pytest.mark.parametrize(("n_base", "n_queries", "dim", "k"), SIZES)
-def test_topk_numpy(benchmark, make_rows, n_base, n_queries, dim, k):
+def test_topk_numpy(benchmark, make_rows, part, n_base, n_queries, dim, k):
+    n_base, n_queries = max(int(n_base * part), 2 * k), int(n_queries * part)
     base, queries = make_rows(n_base, dim, 0), make_rows(n_queries, dim, 1)
     ids = benchmark(with_numpy, base, queries, k)
     assert ids.shape == (n_queries, k)
 
 
-def test_packing(benchmark, make_rows):
-    base = make_rows(50000, 256, 0)
+def test_packing(benchmark, make_rows, part):
+    base = make_rows(int(50000 * part), 256, 0)
     assert len(benchmark(Searcher.of, base)) == len(base)
