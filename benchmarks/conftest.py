@@ -20,5 +20,5 @@ def make_rows():
 
 @pytest.fixture(scope="session")
 def part(request):
-    """Return the part of the data that is used: all of it where something is timed, a tenth where answers are checked."""
+    """Return the part of the data that is used: all where something is timed, a tenth where answers are checked."""
     return 0.1 if request.config.getoption("benchmark_disable", default=False) else 1.0
