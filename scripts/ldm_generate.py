@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 import door
+import door_ldm
 
 
 def main() -> None:
@@ -46,15 +47,16 @@ def main() -> None:
 def _are_exchanged(flags: argparse.Namespace) -> bool:
     """Return whether the model saw images with rows and columns exchanged: MONAI's reader of PNG hands them out so.
 
-    Weights of this package say what they saw. Of others the shapes tell; where images are square, nothing does, and it
-    is as in the reference, which trained them.
+    Weights of this package and state dicts of these scripts say what they saw. Of others the shapes tell; where images
+    are square, nothing does, and it is as in the reference, which trained them.
     """
     from deepssim.errors import DeepSSIMError
     from deepssim.generative.records import load_images, read_dataset
     from deepssim.generative.shapes import parse_shape
 
-    if flags.aekl_ckpt.suffix == ".safetensors" or flags.diff_ckpt.suffix == ".safetensors":
-        return False
+    for path in (flags.diff_ckpt, flags.aekl_ckpt):
+        if (told := door_ldm.is_transposed(path)) is not None:
+            return told
     try:
         records = read_dataset(flags.dataset_csv, with_splits=False).records
         image = load_images(records[:1])[0]

@@ -5,8 +5,8 @@ names of current MONAI, of the best and of the last epoch), ``history.csv``, ``p
 of the training images, each as often as it was repeated.
 
 As there, latents are not scaled and no average of the weights is kept. Images keep their size, and rows and columns are
-exchanged where ``--vae_space_shape`` says so, or the VAE; of a state dict for square images, which says nothing, they
-are, since MONAI's reader of PNG exchanges them.
+exchanged where the VAE says so, as those of ``ldm_train_vae.py`` do; where a state dict says nothing, if
+``--vae_space_shape`` does. Of such a one for square images they are, since MONAI's reader of PNG exchanges them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import shutil
 from pathlib import Path
 
 import door
+import door_ldm
 
 PICTURES = 10
 
@@ -44,10 +45,11 @@ def main() -> None:
             *(["--transpose"] if is_transposed else []),
             *([] if flags.diff_ckpt is None else ["--diff-ckpt", flags.diff_ckpt]),
             *([] if flags.device is None else ["--device", flags.device]),
+            *([] if flags.sample_steps is None else ["--sample-steps", flags.sample_steps]),
         ]
     )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":  # of several processes that train together one writes
-        _leave(out, flags.dataset_csv)
+        _leave(out, flags.dataset_csv, flags.n_epochs)
 
 
 def _flags() -> door.argparse.Namespace:
@@ -67,6 +69,7 @@ def _flags() -> door.argparse.Namespace:
     ours = parser.add_argument_group("not in the reference")
     ours.add_argument("--config", default="paper-brain", help="sizes of the networks; see deepssim train ldm --help")
     ours.add_argument("--device", choices=["auto", "cpu", "cuda"])
+    ours.add_argument("--sample_steps", type=int, help="of sampling for plots/; 0: no plots; default: 50")
     flags = parser.parse_args()
     for name in ("batch_size", "n_epochs"):
         if getattr(flags, name) < 1:
@@ -79,38 +82,14 @@ def _geometry(flags: door.argparse.Namespace) -> tuple[tuple[int, int] | None, b
 
     What is wrong with a file is left to the command, which says it better.
     """
-    size = _size_of_first(flags.dataset_csv)
+    size = door_ldm.first_size(flags.dataset_csv)
     if size is None:
         return None, False
-    is_transposed = _of_checkpoint(flags.aekl_ckpt)
+    is_transposed = door_ldm.is_transposed(flags.aekl_ckpt)
     if is_transposed is None:
         sides = flags.vae_space_shape.lower().split("x")[1:]
         is_transposed = sides == [str(side // _factor(flags.config)) for side in size[::-1]]
     return (size[::-1] if is_transposed else size), is_transposed
-
-
-def _of_checkpoint(path: Path) -> bool | None:
-    """Return whether a VAE was trained on transposed images; None where its file does not say it."""
-    if path.suffix != ".safetensors":
-        return None
-    try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        described = json.loads(next(iter(header["__metadata__"].values())))
-        return bool(described["training"]["transpose"])
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, MemoryError, OverflowError):
-        return None
-
-
-def _size_of_first(path: Path) -> tuple[int, int] | None:
-    from deepssim.errors import DeepSSIMError
-    from deepssim.generative.records import load_images, read_dataset
-
-    try:
-        first = read_dataset(path, with_splits=False).split("train")[:1]
-        return load_images(first).shape[1:]
-    except DeepSSIMError:
-        return None
 
 
 def _factor(config: str) -> int:
@@ -136,16 +115,22 @@ def _steps_of_epoch(path: Path, rule: str, batch_size: int) -> int:
         return 1
 
 
-def _leave(out: Path, dataset_csv: Path) -> None:
+def _leave(out: Path, dataset_csv: Path, n_epochs: int) -> None:
     """Write what the reference's script leaves, from the run."""
+    from safetensors.torch import load_file
+
     run = out / "run"
     log = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     for folder in ("models", "plots"):
         (out / folder).mkdir(exist_ok=True)
-    epochs = {line["step"]: max(0, math.floor(line["epoch"]) - 1) for line in log}  # counted from 0, as there
+    epochs = _epochs(log, n_epochs)
     best = max(line["step"] for line in log if line["is_best"])
     for name, step in (("best", best), ("last", log[-1]["step"])):
-        _save_state_dict(run / f"{name}.safetensors", out / "models" / f"unet-ep-{epochs[step]}.pth")
+        weights = run / f"{name}.safetensors"
+        door_ldm.save_state_dict(
+            load_file(weights), out / "models" / f"unet-ep-{epochs[step]}.pth",
+            transpose=bool(door_ldm.is_transposed(weights)),
+        )  # fmt: skip
     _write_history(out / "history.csv", log, epochs)
     for step, epoch in epochs.items():
         picture = run / f"samples-{step:06d}.png"
@@ -156,16 +141,9 @@ def _leave(out: Path, dataset_csv: Path) -> None:
     _write_used(out / "train-used.csv", dataset_csv, run / "train-used.csv")
 
 
-def _save_state_dict(source: Path, path: Path) -> None:
-    import torch
-    from safetensors.torch import load_file
-
-    from deepssim.disk import replacing
-
-    prefix = "network."
-    state = {name.removeprefix(prefix): t for name, t in load_file(source).items() if name.startswith(prefix)}
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+def _epochs(log: list[dict[str, float]], n_epochs: int) -> dict[int, int]:
+    """Return the epoch that was done at each look, from 0 as there: the last batch of the last may go on beyond it."""
+    return {int(line["step"]): min(n_epochs - 1, max(0, math.floor(line["epoch"]) - 1)) for line in log}
 
 
 def _write_history(path: Path, log: list[dict[str, float]], epochs: dict[int, int]) -> None:

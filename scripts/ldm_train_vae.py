@@ -3,17 +3,22 @@
 The run lies in ``--output_dir``. Once it is done there are also, as there: ``models/autoencoder-ep-N.pth`` and
 ``discriminator-ep-N.pth`` of the last epoch, state dicts by the names of MONAI 1.4 and later; ``history.csv``, the
 weighted terms of the loss by update, with a header; and ``plots/``.
+
+There rows and columns of all images are exchanged, since MONAI's reader of PNG does so. Here they are where only so
+images have the size of the configuration, as those of the published data do.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import door
+import door_ldm
 
 # Of its history, in the order in which it writes them: its name, ours in metrics.jsonl, and the weight of the term.
 HISTORY = (
@@ -25,8 +30,6 @@ HISTORY = (
 )
 PASSED_ON = ("batch_size", "max_batch_size", "n_epochs", "lr", "perceptual", "seed")
 PLOTS = ("curves.png", "reconstructions.png")
-# Around the weights of MONAI's networks.
-PREFIX = "network."
 
 
 def main() -> None:
@@ -50,12 +53,12 @@ def main() -> None:
     )
     ours.add_argument("--seed", type=int)
     flags = parser.parse_args()
-    if not flags.perceptual_weights and flags.perceptual != "none":
+    if not flags.perceptual_weights and flags.perceptual != "none" and _compares_features(flags.config):
         door.warn(
             "the perceptual term compares features of an encoder of this package; for the weights that are downloaded "
             "there, give --perceptual_weights"
         )
-    size = flags.size or _size(flags.dataset_csv, flags.transpose)
+    size, is_transposed = _geometry(flags)
     door.call(
         [
             "train", "vae", "--config", flags.config, "--dataset-csv", flags.dataset_csv, "--out", flags.output_dir,
@@ -63,48 +66,66 @@ def main() -> None:
             *(part for name in PASSED_ON if (value := getattr(flags, name)) is not None
               for part in (f"--{name.replace('_', '-')}", value)),
             *([] if size is None else ["--size", size]),
-            *(["--transpose"] if flags.transpose else []),
+            *(["--transpose"] if is_transposed else []),
             *(part for file in flags.perceptual_weights for part in ("--perceptual-weights", file)),
         ]
     )  # fmt: skip
-    _write_more(flags.output_dir, flags.config, flags.n_epochs)
+    if os.environ.get("RANK", "0") == "0":  # of several processes that train together one writes
+        _write_more(flags.output_dir, flags.config, flags.n_epochs, is_transposed)
 
 
-def _write_more(folder: Path, config: str, n_epochs: int | None) -> None:
+def _compares_features(config: str) -> bool:
+    from deepssim.errors import DeepSSIMError
+    from deepssim.generative.config import read_config
+
+    try:
+        return read_config(config).vae_training.perceptual_weight > 0
+    except DeepSSIMError:
+        return False  # the command says what is wrong
+
+
+def _geometry(flags: door.argparse.Namespace) -> tuple[str | None, bool]:
+    """Return the size at which images are seen, None where the command is to say what is wrong, and whether exchanged.
+
+    All have the size of the first image there.
+    """
+    from deepssim.errors import DeepSSIMError
+    from deepssim.generative.config import read_config
+
+    if flags.size or (first := door_ldm.first_size(flags.dataset_csv)) is None:
+        return flags.size, flags.transpose
+    try:
+        published = read_config(flags.config).size
+    except DeepSSIMError:
+        return None, flags.transpose
+    is_transposed = flags.transpose or (first != published and first[::-1] == published)
+    if is_transposed and not flags.transpose:
+        door.warn("images are seen with rows and columns exchanged, as the reference reads them")
+    rows, columns = first[::-1] if is_transposed else first
+    return f"{rows}x{columns}", is_transposed
+
+
+def _write_more(folder: Path, config: str, n_epochs: int | None, is_transposed: bool) -> None:
     from deepssim.generative.config import read_config
 
     training: Any = read_config(config).vae_training
-    _write_models(folder, (n_epochs or training.epochs) - 1)
+    _write_models(folder, (n_epochs or training.epochs) - 1, is_transposed)
     _write_history(folder, training)
 
 
-def _size(dataset: Path, is_transposed: bool) -> str | None:
-    """Return the size of the first image, which all have there; None where the command will say what is wrong."""
-    from deepssim.errors import DeepSSIMError
-    from deepssim.generative.records import load_images, read_dataset
-
-    try:
-        images = load_images(read_dataset(dataset).split("train")[:1], transpose=is_transposed)
-    except DeepSSIMError:
-        return None
-    return f"{images.shape[1]}x{images.shape[2]}"
-
-
-def _write_models(folder: Path, epoch: int) -> None:
+def _write_models(folder: Path, epoch: int, is_transposed: bool) -> None:
     """Write state dicts of the last epoch, for MONAI's networks."""
     import torch
     from safetensors.torch import load_file
 
-    from deepssim.disk import make_private_folder, replacing
+    from deepssim.disk import make_private_folder
 
     models = make_private_folder(folder / "models")
     state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     beside = state["companion"].get("network", {})
     for name, weights in (("autoencoder", load_file(folder / "last.safetensors")), ("discriminator", beside)):
         if weights:
-            plain = {key.removeprefix(PREFIX): value for key, value in weights.items()}
-            with replacing(models / f"{name}-ep-{epoch}.pth") as temporary:
-                torch.save(plain, temporary)
+            door_ldm.save_state_dict(weights, models / f"{name}-ep-{epoch}.pth", transpose=is_transposed)
 
 
 def _write_history(folder: Path, training: Any) -> None:
