@@ -89,13 +89,15 @@ class Graph:
         """Return the output for inputs by name.
 
         Raises:
-            MetricError: The graph does not take them, or does not fit into memory.
+            MetricError: The graph does not take them, does not fit into memory, or returns no real numbers.
         """
         try:
             result = self._session.run(None, dict(inputs))[0]
         except Exception as error:  # the runtime raises types of its own
             reason = (str(error) or type(error).__name__).splitlines()[0][:300]
             raise MetricError(f"{self._source} does not run in ONNX Runtime: {reason}") from error
+        if not isinstance(result, np.ndarray) or result.dtype.kind != "f":
+            raise MetricError(f"{self._source} does not return an array of real numbers")
         return np.asarray(result, np.float32)
 
 

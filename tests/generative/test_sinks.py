@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
@@ -13,7 +14,7 @@ from PIL import Image
 from deepssim.errors import UsageError
 from deepssim.generative.plan import plan_free, plan_records
 from deepssim.generative.png import png_bytes
-from deepssim.generative.run import GenerateOptions, generate
+from deepssim.generative.run import GenerateOptions, generate, settings_of
 from deepssim.generative.sinks import FileSink, FolderSink, PipeSink, ReaderEndedError
 from deepssim.generative.streams import NpyStream, TarStream
 
@@ -74,6 +75,13 @@ def test_a_folder_grows_and_images_made_alone_are_the_same(backend, tmp_path):
     assert files_of(tmp_path / "few") == {"p%2F2/gen-1.png": everything["p%2F2/gen-1.png"]}
     generate(PLAN, backend, FolderSink(tmp_path / "more"), OPTIONS)
     assert files_of(tmp_path / "more") == everything
+
+
+def test_a_folder_grows_beyond_its_first_record_of_images_that_belong_to_none(backend, tmp_path):
+    generate(plan_free(2), backend, FolderSink(tmp_path), OPTIONS)
+    more = FolderSink(tmp_path)
+    assert more.begin(plan_free(2500), settings_of(plan_free(2500), backend, OPTIONS)) == 2
+    more.close()
 
 
 def test_other_settings_are_refused_with_all_that_differs(make, tmp_path):
@@ -207,6 +215,25 @@ def test_a_place_where_nothing_can_be_written_is_refused(backend, tmp_path):
     (tmp_path / "b.tar").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         generate(PLAN, backend, FileSink(tmp_path / "b.tar", TarStream()), OPTIONS)
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(backend, tmp_path, monkeypatch):
+    class Full(io.RawIOBase):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full(descriptor, *args, **options):
+        os.close(descriptor)
+        return Full()
+
+    for sink, name in ((FolderSink(tmp_path / "f"), "gen-0.png"), (PipeSink(Full(), TarStream()), "stdout")):
+        monkeypatch.setattr("deepssim.generative.sinks.os.fdopen", full)
+        with pytest.raises(OSError, match="No space") as caught:
+            generate(PLAN, backend, sink, OPTIONS)
+        monkeypatch.undo()
+        assert str(caught.value.filename).endswith(name)
+    assert not list((tmp_path / "f").rglob("*.partial"))
+    assert generate(PLAN, backend, FolderSink(tmp_path / "f"), OPTIONS).n_made == 6
 
 
 def test_a_reader_that_ends_early_is_one_line_that_says_how_far_it_came(backend):

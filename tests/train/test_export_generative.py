@@ -224,6 +224,12 @@ def externalise(found, _said) -> None:
             "latents of 3 channels, and those",
         ),
         ("unet.onnx", lambda _, said: said.pop("hash"), "says of itself what cannot be read"),
+        ("unet.onnx", lambda _, said: said.update(image=[float("inf"), 1]), "says of itself what cannot be read"),
+        ("unet.onnx", lambda _, said: said.update(scale_factor=10**400), "says of itself what cannot be read"),
+        ("unet.onnx", lambda _, said: said["training"].update(drop_condition=10**400), "say of themselves what cannot"),
+        ("unet.onnx", lambda _, said: said["training"].update(conditions="x"), "say of themselves what cannot be: the"),
+        ("unet.onnx", lambda _, said: said.update(scale_factor=0), "scales latents by 0.0, which cannot be"),
+        ("unet.onnx", lambda _, said: said.update(scale_factor=float("nan")), "scales latents by nan"),
         ("decoder.onnx", externalise, "keeps weights in other files"),
         ("decoder.onnx", lambda found, _: found.graph.node.pop(), "does not load in ONNX Runtime"),
     ],
@@ -234,6 +240,33 @@ def test_files_that_do_not_belong_together_or_were_changed_are_refused(folder, t
         load_backend(place, device="cpu")
     assert "\n" not in str(caught.value)
     assert str(place) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "operator", "options", "says"),
+    [
+        ("decoder.onnx", "Concat", {"axis": 2}, r"returned \(1, 1, 40, 14\) where \(1, 1, 20, 14\) is due"),
+        ("unet.onnx", "ReduceMean", {}, r"returned \(1, 1, 1, 1\) where \(1, 3, 10, 8\) is due"),
+        ("decoder.onnx", "Cast", {"to": onnx.TensorProto.INT64}, "does not return an array of real numbers"),
+        ("unet.onnx", "SequenceConstruct", {}, "does not return an array of real numbers"),
+    ],
+)
+def test_a_graph_that_returns_something_else_is_refused_not_broadcast(folder, tmp_path, name, operator, options, says):
+    def change(found, _said):
+        (output,) = found.graph.output
+        found.graph.node.append(
+            onnx.helper.make_node(operator, [output.name] * (2 if operator == "Concat" else 1), ["other"], **options)
+        )
+        kind = onnx.TensorProto.INT64 if operator == "Cast" else onnx.TensorProto.FLOAT
+        made = onnx.helper.make_tensor_value_info("other", kind, None)
+        if operator == "SequenceConstruct":
+            made = onnx.helper.make_tensor_sequence_value_info("other", kind, None)
+        del found.graph.output[:]
+        found.graph.output.append(made)
+
+    backend = load_backend(damaged(folder, tmp_path / "model", name, change), device="cpu", batch=1)
+    with pytest.raises(MetricError, match=says):
+        next(sample(backend, [Request("a", 0, np.zeros((1, 2), np.float32))], steps=1))
 
 
 def test_a_folder_that_is_no_model_says_what_is_missing(folder, tmp_path):

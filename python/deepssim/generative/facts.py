@@ -7,6 +7,7 @@ parts make a model if they belong together, and that is judged here alone.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -70,7 +71,7 @@ class Part:
                 source, dict(value["arguments"]), str(value["hash"]), (rows, columns), dict(value["training"]),
                 float(value["scale_factor"]),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise MetricError(f"{source} says of itself what cannot be read: {error}") from error
 
 
@@ -120,9 +121,13 @@ def model_facts(vae: Part, unet: Part) -> ModelFacts:
         shapes = LatentShapes.of((image[0], image[1]), vae_config, unet_config.divisor)
         diffusion = DiffusionConfig(**trained.get("diffusion", {}))
         dropped = float(trained.get("drop_condition") or 0.0)
-    except (IndexError, TypeError, ValueError, UsageError) as error:
+        conditions = ConditionSpec.from_dict(trained["conditions"]) if trained.get("conditions") else ConditionSpec()
+    except (IndexError, TypeError, ValueError, OverflowError, UsageError, MetricError) as error:
         raise MetricError(f"{unet.source} and {vae.source} say of themselves what cannot be: {error}") from error
-    conditions = ConditionSpec.from_dict(trained["conditions"]) if trained.get("conditions") else ConditionSpec()
+    if not (math.isfinite(unet.scale_factor) and unet.scale_factor > 0):
+        raise MetricError(
+            f"{unet.source} scales latents by {unet.scale_factor}, which cannot be: its weights are damaged"
+        )
     takes = unet.arguments.get("context_dim") or 0
     if conditions.dim != takes:
         raise MetricError(

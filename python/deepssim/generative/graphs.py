@@ -19,6 +19,7 @@ from deepssim.embed import CUDA, Graph
 from deepssim.errors import MetricError, UsageError
 from deepssim.generative.facts import Part, model_facts
 from deepssim.generative.sampler import DEFAULT_BATCH, Backend, ModelFacts
+from deepssim.images.text import one_line
 from deepssim.search import usable_processors
 
 __all__ = ["FILES", "METADATA_KEY", "load_backend", "read_graph"]
@@ -61,10 +62,12 @@ def load_backend(folder: Path, *, device: str = "auto", batch: int = DEFAULT_BAT
         latents: NDArray[np.float32], timestep: int, context: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
         given: dict[str, NDArray[Any]] = {"latents": latents, "timesteps": np.full(len(latents), timestep, np.int64)}
-        return unet.run(given if context is None else {**given, "context": context})
+        noise = unet.run(given if context is None else {**given, "context": context})
+        return _checked(noise, latents.shape, unet_part.source)
 
     def decode(latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        return decoder.run({"latents": latents})[:, 0]
+        images = decoder.run({"latents": latents})
+        return _checked(images, (len(latents), 1, *facts.shapes.image), vae_part.source)[:, 0]
 
     return Backend(denoise, decode, facts, "onnx", batch, "cuda" if unet.provider == CUDA else "cpu")
 
@@ -97,7 +100,8 @@ def read_graph(path: Path, part: str, threads: int = 0, device: str = "cpu") -> 
         raise MetricError(f"{path} is an ONNX file, but no part of a latent diffusion model; {_HOW}") from error
     held = told.get("part") if isinstance(told, dict) else None
     if held != part:
-        raise MetricError(f"{path} holds {f'the {held}' if held else 'nothing'} of a model, not its {part}; {_HOW}")
+        said = f"the {one_line(str(held), 40)}" if held else "nothing"
+        raise MetricError(f"{path} holds {said} of a model, not its {part}; {_HOW}")
     return graph, Part.from_dict(told, str(path))
 
 
@@ -113,6 +117,13 @@ def _check_inputs(unet: Graph, decoder: Graph, facts: ModelFacts, folder: Path) 
                 f"{folder / name} takes {_words(graph.inputs)}, and says of itself that it takes {_words(inputs)}: "
                 "the file was changed, or is of images of another size than the file beside it"
             )
+
+
+def _checked(output: NDArray[np.float32], shape: tuple[int, ...], source: str) -> NDArray[np.float32]:
+    """Return what a graph made; one that makes something else than it says would be broadcast, or written so."""
+    if output.shape != shape:
+        raise MetricError(f"{source} returned {output.shape} where {shape} is due: the file was changed; {_HOW}")
+    return output
 
 
 def _words(inputs: Inputs) -> str:

@@ -19,8 +19,9 @@ __all__ = ["FORMAT", "VERSION", "Settings", "check_settings", "read_settings", "
 
 FORMAT = "deepssim-generated"
 VERSION = 1
-# What may differ where images are files of their own: more of them can be asked for.
-_EXTENT = ("per_record", "n_images", "only")
+# What may differ where images are files of their own: more of them can be asked for. Records have a digest, and made-up
+# ones are as many as the images need.
+_EXTENT = ("n_records", "per_record", "n_images", "only")
 _WORDS = {
     "model": "model (SHA-256 of its weights)",
     "records": "records or their conditions (SHA-256)",

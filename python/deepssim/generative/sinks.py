@@ -154,7 +154,7 @@ class FolderSink:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, FILE_MODE)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as file:
-                _write_all(file, data)
+                _write_all(file, data, path)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -211,7 +211,7 @@ class FileSink:
         self._file.truncate(end)
         self._file.seek(end)
         if end == 0:
-            _write_all(self._file, self.stream.head(plan))
+            _write_all(self._file, self.stream.head(plan), self._partial)
         return self._first
 
     def missing(self) -> Iterator[int]:
@@ -223,13 +223,13 @@ class FileSink:
         """Append an image."""
         assert self._plan is not None
         assert self._file is not None
-        _write_all(self._file, self.stream.entry(self._plan.request(place), pixels))
+        _write_all(self._file, self.stream.entry(self._plan.request(place), pixels), self._partial)
 
     def finish(self) -> None:
         """Give the file its name."""
         assert self._settings is not None
         if self._file is not None:
-            _write_all(self._file, self.stream.tail())
+            _write_all(self._file, self.stream.tail(), self._partial)
             os.fsync(self._file.fileno())
             self._partial.replace(self.path)
         write_settings(self._record, self._settings, is_finished=True)
@@ -287,7 +287,7 @@ class PipeSink:
 
     def _send(self, data: bytes) -> None:
         try:
-            _write_all(self._file, data)
+            _write_all(self._file, data, "stdout")
         except BrokenPipeError:
             assert self._plan is not None
             raise ReaderEndedError(
@@ -296,11 +296,15 @@ class PipeSink:
             ) from None
 
 
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    """Write to an unbuffered file, which may take a part at a time."""
+def _write_all(file: BinaryIO, data: bytes, name: Path | str) -> None:
+    """Write to an unbuffered file, which may take a part at a time; an error says which."""
     view = memoryview(data)
-    while view:
-        view = view[file.write(view) or 0 :]
+    try:
+        while view:
+            view = view[file.write(view) or 0 :]
+    except OSError as error:
+        error.filename = str(name)
+        raise
 
 
 def _is_whole_png(path: Path) -> bool:
