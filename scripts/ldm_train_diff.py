@@ -22,6 +22,7 @@ import door
 import door_ldm
 
 PICTURES = 10
+SAVE_EVERY = 200  # steps at most that a kill undoes
 
 
 def main() -> None:
@@ -40,7 +41,8 @@ def main() -> None:
             "--latent-shape", flags.latent_shape, "--vae-space-shape", flags.vae_space_shape,
             "--batch-size", flags.batch_size, "--epochs", flags.n_epochs, "--learning-rate", flags.lr,
             "--n-workers", flags.n_workers, "--config", flags.config, "--scale-factor", 1, "--ema", 0,
-            "--validate-every", per_epoch, "--sample-every", per_epoch * max(1, flags.n_epochs // PICTURES),
+            "--validate-every", per_epoch, "--save-every", min(SAVE_EVERY, per_epoch),
+            "--sample-every", per_epoch * max(1, flags.n_epochs // PICTURES),
             *([] if size is None else ["--size", f"{size[0]}x{size[1]}"]),
             *(["--transpose"] if is_transposed else []),
             *([] if flags.diff_ckpt is None else ["--diff-ckpt", flags.diff_ckpt]),

@@ -29,6 +29,7 @@ HISTORY = (
     ("Discriminator/adverarial_loss", "discriminator", "adversarial_weight"),
 )
 PASSED_ON = ("batch_size", "max_batch_size", "n_epochs", "lr", "perceptual", "seed")
+SAVE_EVERY = 50  # steps that a kill undoes; a state has some 40 MB
 PLOTS = ("curves.png", "reconstructions.png")
 
 
@@ -62,7 +63,7 @@ def main() -> None:
     door.call(
         [
             "train", "vae", "--config", flags.config, "--dataset-csv", flags.dataset_csv, "--out", flags.output_dir,
-            "--n-workers", max(1, flags.n_workers),
+            "--n-workers", max(1, flags.n_workers), "--save-every", SAVE_EVERY,
             *(part for name in PASSED_ON if (value := getattr(flags, name)) is not None
               for part in (f"--{name.replace('_', '-')}", value)),
             *([] if size is None else ["--size", size]),

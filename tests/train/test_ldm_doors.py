@@ -12,6 +12,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from deepssim.errors import MetricError  # noqa: E402
 from deepssim.generative.config import read_config  # noqa: E402
 from deepssim.models.generative import load_vae  # noqa: E402
 from deepssim.models.vae import Vae  # noqa: E402
@@ -34,6 +35,8 @@ def test_a_state_dict_says_how_images_lay_and_is_monais_all_the_same(loaded, tmp
     vae.network.load_state_dict(torch.load(tmp_path / "v.pth", weights_only=True))
     again, _ = load_vae(tmp_path / "v.pth", "tiny", size=(32, 32))
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), vae.parameters(), strict=True))
+    with pytest.raises(MetricError, match=r"channels = \[8, 16\], not .*; give --config tiny, which it fits"):
+        load_vae(tmp_path / "v.pth")
     # Those of others do not say it, and what is no state dict neither.
     torch.save(vae.network.state_dict(), tmp_path / "other.pth")
     (tmp_path / "none.pth").write_bytes(b"none")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from deepssim.errors import MetricError, UsageError
 from deepssim.generative.conditions import PUBLISHED_VARIABLES, ConditionSpec, Variable
-from deepssim.generative.config import GenerativeConfig, read_config
+from deepssim.generative.config import GenerativeConfig, config_names, read_config
 from deepssim.generative.facts import Part
 from deepssim.models.checkpoint import GENERATIVE, Description, build_network, load_network, load_weights
 from deepssim.models.layout import differences, kind_of, plain_names, unet_layout, vae_layout
@@ -197,8 +197,14 @@ def _described(
     """Describe a state dict by a configuration, if its weights do not tell otherwise."""
     found = vae_layout(state) if kind == "vae" else unet_layout(state)
     arguments = config.vae.as_dict() if kind == "vae" else config.unet.as_dict()
-    expected = dict(arguments) if kind == "vae" else {**arguments, "latent_channels": config.vae.latent_channels}
+    expected = _expected(kind, config)
     if told := differences(found, expected):
+        fitting = [name for name in config_names() if not differences(found, _expected(kind, read_config(name)))]
+        if fitting:
+            raise MetricError(
+                f"{path} is {_WHAT[kind]} of another size than the configuration {config.name} says: "
+                f"{'; '.join(told)}; give --config {' or '.join(fitting)}, which it fits"
+            )
         tables = "[vae] and [unet]" if kind == "unet" else "[vae]"
         untold = "norm_groups and head_channels" if kind == "unet" else "norm_groups"
         untold += ", which weights do not tell"
@@ -219,6 +225,13 @@ def _described(
         return Description(kind, arguments, rows, columns, name=path.stem, intensity="min-max", training=training)
     except ValueError as error:
         raise UsageError(f"{path} cannot be of images of {rows} x {columns} pixels: {error}") from error
+
+
+def _expected(kind: str, config: GenerativeConfig) -> dict[str, Any]:
+    """Return the arguments of a network that its weights tell, as a configuration has them."""
+    if kind == "vae":
+        return config.vae.as_dict()
+    return {**config.unet.as_dict(), "latent_channels": config.vae.latent_channels}
 
 
 def _conditioned(described: Description, path: Path, kind: str | None, dim: int | None) -> Description:
