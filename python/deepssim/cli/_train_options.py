@@ -41,7 +41,7 @@ def run_options(function: F) -> F:
             click.option("--patience", type=click.IntRange(0), default=0, show_default=True,
                          help="End after so many looks at the validation set without a better one; 0: never."),
             click.option("--validate-every", type=click.IntRange(0), default=0,
-                         help="Steps between looks.  [default: 40 looks]"),
+                         help="Steps between looks.  [default: 40 looks; of train ldm fewer, if they took long]"),
             click.option("--save-every", type=click.IntRange(1), default=500, show_default=True,
                          help="Steps between saved states, from which a killed run goes on."),
             click.option("--keep-every", type=click.IntRange(0), default=0, show_default=True,

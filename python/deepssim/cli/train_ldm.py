@@ -101,7 +101,7 @@ class Scale(click.ParamType[float | str]):
 @click.option("--sample-steps", type=click.IntRange(0), default=50, show_default=True,
               help="Steps of sampling for the pictures; 0: no pictures.")  # fmt: skip
 @click.option("--sample-every", type=click.IntRange(0), default=0,
-              help="Steps of training between pictures.  [default: one at each look]")  # fmt: skip
+              help="Steps of training between pictures.  [default: at looks, a fifth of the time at most]")  # fmt: skip
 @run_options
 def command(
     name: str | None, out: Path | None, conditioning: str, variables: tuple[str, ...] | None, use_gpu: bool,

@@ -30,7 +30,7 @@ from deepssim.train.latents import LatentKey, LatentSet, image_digests, read_lat
 from deepssim.train.launch import Result, Training, Work, launch, look_every
 from deepssim.train.ldm_parts import LdmOptions, LdmParts, read_parts
 from deepssim.train.loop import Schedule
-from deepssim.train.noise import Clock, LatentSource, LatentTable, NoiseObjective, NoiseValidation
+from deepssim.train.noise import LOOK_PASSES, Clock, LatentSource, LatentTable, NoiseObjective, NoiseValidation
 from deepssim.train.run_folder import RunFolder
 from deepssim.train.samples import N_SAMPLES, Gallery, SamplePictures, draw_ldm_curves, read_notes
 
@@ -130,7 +130,8 @@ class LdmTraining(Training[Tensor]):
         )
         schedule = Schedule(
             n_steps, asked.learning_rate, weight_decay=asked.weight_decay, clip=asked.clip or math.inf,
-            accumulate=options.accumulate, average=asked.ema, validate_every=look_every(options, n_steps),
+            accumulate=options.accumulate, average=asked.ema,
+            validate_every=options.validate_every or max(look_every(options, n_steps), _apart(LOOK_PASSES, batch)),
             save_every=options.save_every, patience=options.patience, keep_every=options.keep_every,
         )  # fmt: skip
         pictures = self._pictures(latents, schedule, process.device) if options.sample_steps else None
@@ -181,9 +182,11 @@ class LdmTraining(Training[Tensor]):
         description = self.describe()
         unet = Part("the U-Net", parts.arguments, "", parts.shapes.image, description.training, self._scale)
         requests = _requests(parts)
+        batch = parts.asked.batch_size * options.accumulate
+        every = options.sample_every or _apart(N_SAMPLES * options.sample_steps, batch)
         return SamplePictures(
             options.out, parts.vae, model_facts(parts.vae_part, unet), requests, gallery, options.sample_steps,
-            options.sample_every, schedule.validate_every, schedule.steps, options.seed, device,
+            every, schedule.validate_every, schedule.steps, options.seed, device,
         )  # fmt: skip
 
     def prepare(self, network: nn.Module) -> list[dict[str, Any]]:
@@ -199,6 +202,14 @@ class LdmTraining(Training[Tensor]):
         """Draw ``curves.png``."""
         draw_ldm_curves(folder.read_log(), read_notes(folder.path), folder.path / "curves.png")
         return {"scale_factor": self._scale}
+
+
+def _apart(n_passes: int, batch: int) -> int:
+    """Return the steps of training after which passes through the network took a fourth of the time of the training.
+
+    A step costs about three passes of each of its images: there, and back by activations and by weights.
+    """
+    return math.ceil(4 * n_passes / (3 * batch))
 
 
 def _requests(parts: LdmParts) -> list[Request]:

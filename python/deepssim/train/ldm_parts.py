@@ -61,7 +61,8 @@ class LdmOptions(RunOptions):
         vae_space_shape: Of a latent of the autoencoder, likewise.
         latents_cache: Folder of latents that runs share; None: in the folder of the run.
         sample_steps: Steps of sampling for pictures; 0: no pictures.
-        sample_every: Steps of training between pictures: the first look after each so many has one; 0: every look.
+        sample_every: Steps of training between pictures: the first look after each so many has one; 0: so many that
+            pictures take a fifth of the time at most.
     """
 
     recipe: str = "ldm"

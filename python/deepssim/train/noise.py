@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-__all__ = ["Clock", "LatentSource", "LatentTable", "NoiseObjective", "NoiseValidation", "add_noise"]
+__all__ = ["LOOK_PASSES", "Clock", "LatentSource", "LatentTable", "NoiseObjective", "NoiseValidation", "add_noise"]
 
 # Latents that a look predicts the noise of, on each side: as many steps of training cost about a third of them.
 _N_LOOKED_AT = 128
+LOOK_PASSES = 2 * _N_LOOKED_AT
 _BATCH = 32
 
 

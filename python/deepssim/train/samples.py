@@ -153,7 +153,7 @@ class SamplePictures:
         requests: Samples that are asked for, the same at each look.
         gallery: The training images.
         n_steps: Of sampling.
-        every: Steps of training between pictures; 0: one at each look.
+        every: Steps of training between pictures.
         look_every: Steps between looks.
         last: Step of the last look.
         seed: Of the noise that samples begin as.
@@ -174,7 +174,7 @@ class SamplePictures:
 
     def is_due(self, step: int) -> bool:
         """Whether there is a picture at a look: the first look after each so many steps has one, and the last."""
-        if not self.every or step == self.last:
+        if step == self.last:
             return True
         return step // self.every > (step - self.look_every) // self.every
 
