@@ -67,7 +67,7 @@ def _of_state_dict(path: Path) -> Any:
 def first_size(dataset: Path) -> tuple[int, int] | None:
     """Return rows and columns of the first training image, which all have there; None where it cannot be read."""
     from deepssim.errors import DeepSSIMError
-    from deepssim.generative.records import load_images, read_dataset
+    from deepssim.generative.data.records import load_images, read_dataset
 
     try:
         rows, columns = load_images(read_dataset(dataset, with_splits=False).split("train")[:1]).shape[1:]

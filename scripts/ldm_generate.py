@@ -51,7 +51,7 @@ def _are_exchanged(flags: argparse.Namespace) -> bool:
     are square, nothing does, and it is as in the reference, which trained them.
     """
     from deepssim.errors import DeepSSIMError
-    from deepssim.generative.records import load_images, read_dataset
+    from deepssim.generative.data.records import load_images, read_dataset
     from deepssim.generative.shapes import parse_shape
 
     for path in (flags.diff_ckpt, flags.aekl_ckpt):

@@ -107,8 +107,8 @@ def _factor(config: str) -> int:
 def _steps_of_epoch(path: Path, rule: str, batch_size: int) -> int:
     """Return the steps of an epoch, so that there is a look after each."""
     from deepssim.errors import DeepSSIMError
-    from deepssim.generative.duplication import multiplicities
-    from deepssim.generative.records import read_dataset
+    from deepssim.generative.data.duplication import multiplicities
+    from deepssim.generative.data.records import read_dataset
 
     try:
         training = read_dataset(path, with_splits=False).split("train")

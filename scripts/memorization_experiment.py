@@ -171,10 +171,10 @@ def reconstruct(plan: Plan, vae: Path) -> dict[str, object]:
     """Audit the autoencoder's reconstructions of the images that were trained on: the best that a copy can be."""
     import torch
 
-    from deepssim.generative.records import load_images, read_dataset
-    from deepssim.generative.run import to_bytes
+    from deepssim.generative.data.records import load_images, read_dataset
+    from deepssim.generative.sampling.run import to_bytes
     from deepssim.models.generative import load_vae
-    from deepssim.train.vae_loss import reconstruct as reconstructed
+    from deepssim.train.generative.vae_loss import reconstruct as reconstructed
 
     folder = plan.out / "reconstructions"
     if not folder.is_dir():

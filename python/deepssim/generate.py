@@ -1,4 +1,4 @@
-"""The networks of a latent diffusion model in PyTorch; noise and steps are those of `deepssim.generative.sampler`."""
+"""The networks of a latent diffusion model in PyTorch; noise and steps are `deepssim.generative.sampling.sampler`'s."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deepssim.errors import UsageError
 from deepssim.generative.facts import model_facts
-from deepssim.generative.sampler import DEFAULT_BATCH, Backend, ModelFacts
+from deepssim.generative.sampling.sampler import DEFAULT_BATCH, Backend, ModelFacts
 from deepssim.models.generative import Config, load_unet, load_vae, part_of
 from deepssim.models.unet import Unet
 from deepssim.models.vae import Vae
@@ -77,10 +77,10 @@ def backend_of(
         threads: Of the processor; 0: PyTorch's own choice.
 
     Example:
-        >>> from deepssim.generative.conditions import ConditionSpec
+        >>> from deepssim.generative.data.conditions import ConditionSpec
         >>> from deepssim.generative.config import DiffusionConfig
-        >>> from deepssim.generative.plan import plan_free
-        >>> from deepssim.generative.sampler import sample
+        >>> from deepssim.generative.sampling.plan import plan_free
+        >>> from deepssim.generative.sampling.sampler import sample
         >>> from deepssim.generative.shapes import LatentShapes
         >>> vae = Vae(channels=(8, 16), norm_groups=4, attention_levels=(False, False))
         >>> unet = Unet((8, 16), attention_levels=(False, True), head_channels=(0, 8), norm_groups=4)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from deepssim.generative.conditions import ConditionSpec
 from deepssim.generative.config import DiffusionConfig
-from deepssim.generative.sampler import Backend, ModelFacts
+from deepssim.generative.data.conditions import ConditionSpec
+from deepssim.generative.sampling.sampler import Backend, ModelFacts
 from deepssim.generative.shapes import LatentShapes
 
 

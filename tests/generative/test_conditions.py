@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from deepssim.errors import MetricError, UsageError
-from deepssim.generative.conditions import PUBLISHED_VARIABLES, ConditionSpec, Variable, conditioning_name, fit
-from deepssim.generative.records import Record
+from deepssim.generative.data.conditions import PUBLISHED_VARIABLES, ConditionSpec, Variable, conditioning_name, fit
+from deepssim.generative.data.records import Record
 
 
 def records(**cells: list[str]) -> list[Record]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from deepssim.errors import UsageError
-from deepssim.generative.duplication import check_duplication, multiplicities
-from deepssim.generative.records import Record
+from deepssim.generative.data.duplication import check_duplication, multiplicities
+from deepssim.generative.data.records import Record
 
 
 def records(n: int, **cells: list[str]) -> list[Record]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepssim.errors import UsageError
-from deepssim.generative.plan import file_name, folder_name, plan_free, plan_records
+from deepssim.generative.sampling.plan import file_name, folder_name, plan_free, plan_records
 
 
 def test_all_images_of_a_record_come_before_the_next_with_its_condition():

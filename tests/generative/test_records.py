@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Picture
 
 from deepssim.errors import UsageError
-from deepssim.generative.records import Dataset, Record, load_images, read_dataset
+from deepssim.generative.data.records import Dataset, Record, load_images, read_dataset
 
 HEADER = "image_path,image_uid,split,age_norm"
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image as Picture
 
 from deepssim.errors import MetricError, UsageError
-from deepssim.generative.plan import plan_records
-from deepssim.generative.run import (
+from deepssim.generative.sampling.plan import plan_records
+from deepssim.generative.sampling.run import (
     GeneratedStream,
     GenerateOptions,
     generate,
@@ -19,8 +19,8 @@ from deepssim.generative.run import (
     to_unit,
     write_training_images,
 )
-from deepssim.generative.sinks import FileSink, FolderSink
-from deepssim.generative.streams import NpyStream
+from deepssim.generative.sampling.sinks import FileSink, FolderSink
+from deepssim.generative.sampling.streams import NpyStream
 from deepssim.images import Image, Skipped
 from deepssim.progress import Silent
 

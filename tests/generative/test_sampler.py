@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from deepssim.errors import MetricError, UsageError
-from deepssim.generative.plan import plan_records
-from deepssim.generative.sampler import Request, noise_of, sample
-from deepssim.generative.schedule import alphas_cumprod
+from deepssim.generative.sampling.plan import plan_records
+from deepssim.generative.sampling.sampler import Request, noise_of, sample
+from deepssim.generative.sampling.schedule import alphas_cumprod
 
 
 def test_noise_is_normal_and_differs_in_every_argument(backend):

@@ -7,7 +7,7 @@ import pytest
 
 from deepssim.errors import UsageError
 from deepssim.generative.config import DiffusionConfig
-from deepssim.generative.schedule import alphas_cumprod, ddim_steps
+from deepssim.generative.sampling.schedule import alphas_cumprod, ddim_steps
 
 
 @pytest.mark.parametrize("schedule", ["scaled_linear", "linear"])

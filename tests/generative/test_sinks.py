@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from deepssim.errors import UsageError
-from deepssim.generative.plan import plan_free, plan_records
-from deepssim.generative.png import png_bytes
-from deepssim.generative.run import GenerateOptions, generate, settings_of
-from deepssim.generative.sinks import FileSink, FolderSink, PipeSink, ReaderEndedError
-from deepssim.generative.streams import NpyStream, TarStream
+from deepssim.generative.sampling.plan import plan_free, plan_records
+from deepssim.generative.sampling.png import png_bytes
+from deepssim.generative.sampling.run import GenerateOptions, generate, settings_of
+from deepssim.generative.sampling.sinks import FileSink, FolderSink, PipeSink, ReaderEndedError
+from deepssim.generative.sampling.streams import NpyStream, TarStream
 
 OPTIONS = GenerateOptions(steps=2)
 PLAN = plan_records(["p1", "p/2"], 3)
@@ -227,7 +227,7 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(backend, tmp_path, monkey
         return Full()
 
     for sink, name in ((FolderSink(tmp_path / "f"), "gen-0.png"), (PipeSink(Full(), TarStream()), "stdout")):
-        monkeypatch.setattr("deepssim.generative.sinks.os.fdopen", full)
+        monkeypatch.setattr("deepssim.generative.sampling.sinks.os.fdopen", full)
         with pytest.raises(OSError, match="No space") as caught:
             generate(PLAN, backend, sink, OPTIONS)
         monkeypatch.undo()

@@ -21,10 +21,10 @@ from deepssim.embed import Graph  # noqa: E402
 from deepssim.errors import MetricError, UsageError  # noqa: E402
 from deepssim.export import export_model  # noqa: E402
 from deepssim.generate import backend_of  # noqa: E402
-from deepssim.generative.conditions import ConditionSpec, Variable  # noqa: E402
+from deepssim.generative.data.conditions import ConditionSpec, Variable  # noqa: E402
 from deepssim.generative.facts import model_facts  # noqa: E402
-from deepssim.generative.graphs import METADATA_KEY, load_backend, read_graph  # noqa: E402
-from deepssim.generative.sampler import Request, sample  # noqa: E402
+from deepssim.generative.sampling.graphs import METADATA_KEY, load_backend, read_graph  # noqa: E402
+from deepssim.generative.sampling.sampler import Request, sample  # noqa: E402
 from deepssim.models.checkpoint import Description, build_network, save_network  # noqa: E402
 from deepssim.models.generative import part_of, weights_hash  # noqa: E402
 
@@ -140,8 +140,8 @@ def test_sampling_needs_neither_torch_nor_onnx(folder):
         "        if name.partition('.')[0] in ('torch', 'monai', 'onnx', 'safetensors'): raise ImportError(name)\n"
         "sys.meta_path.insert(0, Block())\n"
         "from pathlib import Path\n"
-        "from deepssim.generative.graphs import load_backend\n"
-        "from deepssim.generative.sampler import Request, sample\n"
+        "from deepssim.generative.sampling.graphs import load_backend\n"
+        "from deepssim.generative.sampling.sampler import Request, sample\n"
         "import numpy as np\n"
         f"backend = load_backend(Path({str(folder)!r}), device='cpu', batch=1, threads=1)\n"
         "print([i.shape for i in sample(backend, [Request('a', 0, np.zeros((1, 2), np.float32))], steps=2)])\n"

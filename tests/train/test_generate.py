@@ -14,12 +14,12 @@ pytest.importorskip("monai")
 
 from deepssim.errors import MetricError, UsageError  # noqa: E402
 from deepssim.generate import find_device, load_backend  # noqa: E402
-from deepssim.generative.conditions import PUBLISHED_VARIABLES, ConditionSpec, Variable  # noqa: E402
 from deepssim.generative.config import DiffusionConfig, read_config  # noqa: E402
-from deepssim.generative.plan import plan_records  # noqa: E402
-from deepssim.generative.png import png_bytes  # noqa: E402
-from deepssim.generative.sampler import Request, noise_of, sample  # noqa: E402
-from deepssim.generative.schedule import alphas_cumprod, ddim_steps  # noqa: E402
+from deepssim.generative.data.conditions import PUBLISHED_VARIABLES, ConditionSpec, Variable  # noqa: E402
+from deepssim.generative.sampling.plan import plan_records  # noqa: E402
+from deepssim.generative.sampling.png import png_bytes  # noqa: E402
+from deepssim.generative.sampling.sampler import Request, noise_of, sample  # noqa: E402
+from deepssim.generative.sampling.schedule import alphas_cumprod, ddim_steps  # noqa: E402
 from deepssim.models.checkpoint import Description, save_network  # noqa: E402
 from deepssim.models.generative import weights_hash  # noqa: E402
 from deepssim.models.unet import Unet  # noqa: E402

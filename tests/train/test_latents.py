@@ -15,12 +15,12 @@ pytest.importorskip("accelerate")
 from deepssim.disk import locked  # noqa: E402
 from deepssim.errors import MetricError, UsageError  # noqa: E402
 from deepssim.generative.config import read_config  # noqa: E402
-from deepssim.generative.records import Record, load_images  # noqa: E402
+from deepssim.generative.data.records import Record, load_images  # noqa: E402
 from deepssim.models.generative import weights_hash  # noqa: E402
 from deepssim.models.vae import Vae  # noqa: E402
 from deepssim.progress import Silent  # noqa: E402
 from deepssim.train import latents as room  # noqa: E402
-from deepssim.train.latents import LatentKey, image_digests, read_latents  # noqa: E402
+from deepssim.train.generative.latents import LatentKey, image_digests, read_latents  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,21 +20,21 @@ schedulers = pytest.importorskip("monai.networks.schedulers")
 from deepssim.errors import MetricError, UsageError  # noqa: E402
 from deepssim.generate import load_backend  # noqa: E402
 from deepssim.generative.config import read_config  # noqa: E402
-from deepssim.generative.records import Record  # noqa: E402
-from deepssim.generative.sampler import Request, sample  # noqa: E402
-from deepssim.generative.schedule import alphas_cumprod  # noqa: E402
+from deepssim.generative.data.records import Record  # noqa: E402
+from deepssim.generative.sampling.sampler import Request, sample  # noqa: E402
+from deepssim.generative.sampling.schedule import alphas_cumprod  # noqa: E402
 from deepssim.image_ops import resize_area  # noqa: E402
 from deepssim.models.checkpoint import Description, load_network, save_network  # noqa: E402
 from deepssim.models.unet import Unet  # noqa: E402
 from deepssim.models.vae import Vae  # noqa: E402
 from deepssim.phantom import make_cohort  # noqa: E402
 from deepssim.progress import Silent  # noqa: E402
-from deepssim.train import ldm as room  # noqa: E402
 from deepssim.train import loop, noise  # noqa: E402
-from deepssim.train.ldm import LdmOptions, train_ldm  # noqa: E402
-from deepssim.train.ldm_parts import read_parts  # noqa: E402
-from deepssim.train.noise import Clock, LatentSource, LatentTable, NoiseObjective, NoiseValidation  # noqa: E402
-from deepssim.train.samples import Gallery, draw_ldm_curves, nearest_images, read_notes  # noqa: E402
+from deepssim.train.generative import ldm as room  # noqa: E402
+from deepssim.train.generative.ldm import LdmOptions, train_ldm  # noqa: E402
+from deepssim.train.generative.ldm_parts import read_parts  # noqa: E402
+from deepssim.train.generative.noise import Clock, LatentSource, LatentTable, NoiseObjective, NoiseValidation  # noqa: E402
+from deepssim.train.generative.samples import Gallery, draw_ldm_curves, nearest_images, read_notes  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread", "quick_looks")
 

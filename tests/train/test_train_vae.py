@@ -23,12 +23,12 @@ from deepssim.models.checkpoint import load_network  # noqa: E402
 from deepssim.models.vae import Vae  # noqa: E402
 from deepssim.phantom import make_cohort  # noqa: E402
 from deepssim.train import loop  # noqa: E402
-from deepssim.train import vae as room  # noqa: E402
-from deepssim.train.adversary import Adversary, least_squares  # noqa: E402
-from deepssim.train.batches import Batch, Batches  # noqa: E402
-from deepssim.train.perceptual import Lpips, load_lpips, perceptual_of  # noqa: E402
-from deepssim.train.vae import VaeOptions, train_vae  # noqa: E402
-from deepssim.train.vae_loss import VaeObjective, VaeValidation, blur, kl_divergence, reconstruct  # noqa: E402
+from deepssim.train.generative import vae as room  # noqa: E402
+from deepssim.train.generative.adversary import Adversary, least_squares  # noqa: E402
+from deepssim.train.generative.batches import Batch, Batches  # noqa: E402
+from deepssim.train.generative.perceptual import Lpips, load_lpips, perceptual_of  # noqa: E402
+from deepssim.train.generative.vae import VaeOptions, train_vae  # noqa: E402
+from deepssim.train.generative.vae_loss import VaeObjective, VaeValidation, blur, kl_divergence, reconstruct  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_the_vae_gives_images_back_better_than_a_blur_of_the_same_size(dataset, 
 
 
 def _seen(dataset: Path):
-    from deepssim.generative.records import load_images, read_dataset
+    from deepssim.generative.data.records import load_images, read_dataset
 
     return (load_images(read_dataset(dataset).split("valid")),)
 

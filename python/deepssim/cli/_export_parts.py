@@ -41,7 +41,7 @@ def export_parts(ctx: click.Context, kind: str, asked: Mapping[str, Any]) -> Non
     from deepssim.cli._progress import make_progress
     from deepssim.errors import UsageError
     from deepssim.export import export_model
-    from deepssim.generative.conditions import conditioning_name
+    from deepssim.generative.data.conditions import conditioning_name
     from deepssim.models.generative import load_generative, load_vae, part_of
     from deepssim.models.vae import Vae
 
@@ -78,7 +78,7 @@ def _refuse_needless(kind: str, asked: Mapping[str, Any]) -> None:
 
 
 def _tell(out: Path, made: tuple[ExportedPart, ...], *, as_json: bool) -> None:
-    from deepssim.generative.graphs import FILES
+    from deepssim.generative.sampling.graphs import FILES
 
     if as_json:
         files = [{"part": one.part, "path": str(one.path), "largest_error": one.error, "n_bytes": one.n_bytes}

@@ -26,12 +26,12 @@ from deepssim.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from deepssim.generative.plan import Plan
-    from deepssim.generative.records import Dataset, Record
-    from deepssim.generative.run import GenerateOptions
-    from deepssim.generative.sampler import Backend
+    from deepssim.generative.data.records import Dataset, Record
+    from deepssim.generative.sampling.plan import Plan
+    from deepssim.generative.sampling.run import GenerateOptions
+    from deepssim.generative.sampling.sampler import Backend
+    from deepssim.generative.sampling.sinks import FolderSink, Sink
     from deepssim.generative.shapes import LatentShapes
-    from deepssim.generative.sinks import FolderSink, Sink
     from deepssim.progress import Progress
 
 # Of modules that are not loaded for a help text.
@@ -156,7 +156,7 @@ def command(ctx: click.Context, /, quiet: bool, as_json: bool, **asked: Any) -> 
     # Before anything can print where images are to go.
     pipe = _take_stdout() if _is_stream(asked) else None
     from deepssim.cli._progress import make_progress
-    from deepssim.generative.run import GenerateOptions
+    from deepssim.generative.sampling.run import GenerateOptions
 
     progress = make_progress(quiet)
     records = _records(asked, progress)
@@ -245,7 +245,7 @@ def _records(asked: Mapping[str, Any], progress: Progress) -> tuple[Record, ...]
     """Read the CSV, where there is one."""
     if asked["dataset_csv"] is None:
         return ()
-    from deepssim.generative.records import read_dataset
+    from deepssim.generative.data.records import read_dataset
 
     dataset: Dataset = read_dataset(
         asked["dataset_csv"], with_splits=False, with_images=_is_training_written(asked) or _is_size_of_image(asked)
@@ -264,10 +264,10 @@ def _is_size_of_image(asked: Mapping[str, Any]) -> bool:
 def _backend(asked: Mapping[str, Any], records: Sequence[Record]) -> Backend:
     """Load the model and check it against what was said of it."""
     from deepssim.errors import UsageError
-    from deepssim.generative.conditions import conditioning_name
+    from deepssim.generative.data.conditions import conditioning_name
 
     if asked["onnx"] is not None:
-        from deepssim.generative.graphs import load_backend as load_graphs
+        from deepssim.generative.sampling.graphs import load_backend as load_graphs
 
         backend: Backend = load_graphs(
             asked["onnx"], device=asked["device"], batch=asked["batch"], threads=asked["threads"]
@@ -310,7 +310,7 @@ def _fits_exchanged(asked: Mapping[str, Any], shapes: LatentShapes) -> bool:
 def _size_of_images(asked: Mapping[str, Any], records: Sequence[Record]) -> tuple[int, int] | None:
     """Return rows and columns of the images that a .pth was trained on, as its data set or a shape says."""
     from deepssim.generative.config import read_config
-    from deepssim.generative.records import load_images
+    from deepssim.generative.data.records import load_images
     from deepssim.generative.shapes import parse_shape
 
     if not _is_size_of_image(asked):
@@ -328,7 +328,7 @@ def _size_of_images(asked: Mapping[str, Any], records: Sequence[Record]) -> tupl
 def _plan(asked: Mapping[str, Any], backend: Backend, records: Sequence[Record], progress: Progress) -> Plan:
     """Return which images are made, with their conditions."""
     from deepssim.errors import UsageError
-    from deepssim.generative.plan import plan_free, plan_records
+    from deepssim.generative.sampling.plan import plan_free, plan_records
 
     spec = backend.facts.conditions
     if asked["n_images"] is not None:
@@ -361,8 +361,8 @@ def _plan(asked: Mapping[str, Any], backend: Backend, records: Sequence[Record],
 
 
 def _sink(asked: Mapping[str, Any], backend: Backend, pipe: BinaryIO | None) -> Sink:
-    from deepssim.generative.sinks import FileSink, FolderSink, PipeSink
-    from deepssim.generative.streams import NpyStream, Stream, TarStream
+    from deepssim.generative.sampling.sinks import FileSink, FolderSink, PipeSink
+    from deepssim.generative.sampling.streams import NpyStream, Stream, TarStream
 
     kind = _kind(asked)
     if kind == "folder":
@@ -385,8 +385,8 @@ def _write(
     as_json: bool,
 ) -> None:
     """Make images into files, and say how many."""
-    from deepssim.generative.records import load_images
-    from deepssim.generative.run import generate, write_training_images
+    from deepssim.generative.data.records import load_images
+    from deepssim.generative.sampling.run import generate, write_training_images
 
     def training(sink: FolderSink) -> None:
         wanted = {plan.request(place).uid for place in plan.wanted()} if plan.only is not None else None
@@ -418,7 +418,7 @@ def _audit(
     """Audit images as they are made."""
     from deepssim.audit import AuditOptions, audit
     from deepssim.cli._outcome import announce
-    from deepssim.generative.run import GeneratedStream
+    from deepssim.generative.sampling.run import GeneratedStream
     from deepssim.images import ImageOptions
     from deepssim.kept import DEFAULT_SAMPLE
     from deepssim.matching import MatchOptions

@@ -16,7 +16,7 @@ from deepssim.cli._train_options import (
     tell,
 )
 
-KINDS = ("none", "variables", "text")  # of deepssim.generative.conditions, which loads NumPy
+KINDS = ("none", "variables", "text")  # of deepssim.generative.data.conditions, which loads NumPy
 SCALERS = ("none", "standard", "min-max")
 SPELLED = "conditioning"  # of text in the reference implementation
 
@@ -126,7 +126,7 @@ def command(
     from deepssim.extras import require_generative
 
     require_generative()
-    from deepssim.train.ldm import LdmOptions, train_ldm
+    from deepssim.train.generative.ldm import LdmOptions, train_ldm
     from deepssim.train.processes import ElsewhereError
 
     if conditioning == SPELLED:

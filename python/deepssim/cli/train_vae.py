@@ -9,7 +9,7 @@ import click
 
 from deepssim.cli._train_options import check_device, dataset_options, run_folder, run_options, tell
 
-PERCEPTUAL = ("auto", "brain", "chest", "none")  # of deepssim.train.vae, which loads torch
+PERCEPTUAL = ("auto", "brain", "chest", "none")  # of deepssim.train.generative.vae, which loads torch
 
 
 @click.command("vae")
@@ -56,8 +56,8 @@ def command(
     from deepssim.extras import require_generative
 
     require_generative()
+    from deepssim.train.generative.vae import VaeOptions, train_vae
     from deepssim.train.processes import ElsewhereError
-    from deepssim.train.vae import VaeOptions, train_vae
 
     try:
         result = train_vae(VaeOptions(out=folder, name=name, accumulate=accumulate or 0, **asked), make_progress(quiet))

@@ -24,8 +24,8 @@ from deepssim.errors import MetricError, UsageError
 from deepssim.export.graphs import OPSET, to_onnx, write_graph
 from deepssim.generative.config import VaeConfig
 from deepssim.generative.facts import Part, model_facts
-from deepssim.generative.graphs import FILES, METADATA_KEY, read_graph
-from deepssim.generative.sampler import ModelFacts
+from deepssim.generative.sampling.graphs import FILES, METADATA_KEY, read_graph
+from deepssim.generative.sampling.sampler import ModelFacts
 from deepssim.generative.shapes import LatentShapes
 from deepssim.image_ops import resize_area
 from deepssim.models.unet import Unet

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from deepssim.errors import MetricError, UsageError
-from deepssim.generative.conditions import ConditionSpec
 from deepssim.generative.config import DiffusionConfig, UnetConfig, VaeConfig
-from deepssim.generative.sampler import ModelFacts
+from deepssim.generative.data.conditions import ConditionSpec
+from deepssim.generative.sampling.sampler import ModelFacts
 from deepssim.generative.shapes import LatentShapes
 
 __all__ = ["TRAINING_KEYS", "Part", "model_facts", "model_fingerprint"]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from deepssim.errors import MetricError, UsageError
-from deepssim.generative.conditions import PUBLISHED_VARIABLES, ConditionSpec, Variable
 from deepssim.generative.config import GenerativeConfig, config_names, read_config
+from deepssim.generative.data.conditions import PUBLISHED_VARIABLES, ConditionSpec, Variable
 from deepssim.generative.facts import Part
 from deepssim.models.checkpoint import GENERATIVE, Description, build_network, load_network, load_weights
 from deepssim.models.layout import differences, kind_of, plain_names, unet_layout, vae_layout

@@ -28,7 +28,7 @@ POOLS = ("mean", "first")
 
 
 class TextEncoder:
-    """Makes embeddings of texts; it is a `deepssim.generative.conditions.Embed`.
+    """Makes embeddings of texts; it is a `deepssim.generative.data.conditions.Embed`.
 
     A text goes through the network alone, so that its embedding does not depend on what stands beside it. Towers of
     CLIP models give their own embedding; of other models that of the tokens is pooled.

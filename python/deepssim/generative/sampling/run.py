@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.errors import UsageError
-from deepssim.generative.plan import Plan, file_name
-from deepssim.generative.sampler import Backend, Request, check_sampling, sample
-from deepssim.generative.settings import Settings
-from deepssim.generative.sinks import FolderSink, Sink
+from deepssim.generative.sampling.plan import Plan, file_name
+from deepssim.generative.sampling.sampler import Backend, Request, check_sampling, sample
+from deepssim.generative.sampling.settings import Settings
+from deepssim.generative.sampling.sinks import FolderSink, Sink
 from deepssim.images import Image, Skipped, image_of
 from deepssim.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from deepssim.generative.records import Record
+    from deepssim.generative.data.records import Record
 
 __all__ = [
     "INTENSITIES",
@@ -206,7 +206,7 @@ def write_training_images(
     Args:
         sink: A folder that is ready.
         records: Whose images.
-        load: Makes ``(n, height, width)`` from 0 to 1 of records: `deepssim.generative.records.load_images`.
+        load: Makes ``(n, height, width)`` from 0 to 1 of records: `deepssim.generative.data.records.load_images`.
         options: How grey values are written; rows and columns are as in the file.
         progress: Told of each image.
 

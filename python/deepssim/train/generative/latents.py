@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from deepssim.disk import locked, make_private_folder, remove_leftovers, replacing, write_json
 from deepssim.errors import MetricError, UsageError
-from deepssim.generative.records import Record, load_images
+from deepssim.generative.data.records import Record, load_images
 from deepssim.image_ops import resize_area
 from deepssim.models.checkpoint import file_sha256
 from deepssim.models.vae import Vae

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.errors import ImageError, UsageError
-from deepssim.generative.faults import refuse
-from deepssim.generative.record import Record
+from deepssim.generative.data.faults import refuse
+from deepssim.generative.data.record import Record
 from deepssim.image_ops import resize_area
 from deepssim.images import Image, ImageOptions, list_images, read_image, read_tasks
 from deepssim.images.text import one_line

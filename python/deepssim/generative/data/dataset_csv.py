@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deepssim.errors import UsageError
-from deepssim.generative.faults import refuse
-from deepssim.generative.record import SPLITS, Dataset, Record, uid_fault
+from deepssim.generative.data.faults import refuse
+from deepssim.generative.data.record import SPLITS, Dataset, Record, uid_fault
 from deepssim.images.groups import check_group_by, groups_of_paths
 from deepssim.images.text import one_line, some
 
@@ -41,7 +41,7 @@ class _Reading:
 
 
 def read_csv(path: Path, group_by: str = "auto", *, with_splits: bool = True, with_images: bool = True) -> Dataset:
-    """Read the CSV of a data set; see `deepssim.generative.records.read_dataset`.
+    """Read the CSV of a data set; see `deepssim.generative.data.records.read_dataset`.
 
     Raises:
         UsageError: It cannot be used; all faults are told, the first ones in full.

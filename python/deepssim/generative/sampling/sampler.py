@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.errors import MetricError, UsageError
-from deepssim.generative.schedule import ddim_steps
+from deepssim.generative.sampling.schedule import ddim_steps
 from deepssim.images.text import one_line
 
 if TYPE_CHECKING:
-    from deepssim.generative.conditions import ConditionSpec
     from deepssim.generative.config import DiffusionConfig
+    from deepssim.generative.data.conditions import ConditionSpec
     from deepssim.generative.shapes import LatentShapes
 
 __all__ = [

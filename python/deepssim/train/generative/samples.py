@@ -23,8 +23,8 @@ from torch import nn
 from deepssim.disk import replacing
 from deepssim.errors import MetricError
 from deepssim.generate import backend_of
-from deepssim.generative.records import Record, load_images
-from deepssim.generative.sampler import ModelFacts, Request, sample
+from deepssim.generative.data.records import Record, load_images
+from deepssim.generative.sampling.sampler import ModelFacts, Request, sample
 from deepssim.image_ops import resize_area
 from deepssim.models.unet import Unet
 from deepssim.models.vae import Vae

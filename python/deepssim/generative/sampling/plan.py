@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.errors import UsageError
-from deepssim.generative.sampler import Request
+from deepssim.generative.sampling.sampler import Request
 from deepssim.images.text import one_line, some
 
 __all__ = [

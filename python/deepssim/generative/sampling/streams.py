@@ -11,9 +11,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from deepssim.generative.plan import Plan, file_name
-from deepssim.generative.png import PNG_END, png_bytes
-from deepssim.generative.sampler import Request
+from deepssim.generative.sampling.plan import Plan, file_name
+from deepssim.generative.sampling.png import PNG_END, png_bytes
+from deepssim.generative.sampling.sampler import Request
 
 __all__ = ["NpyStream", "Stream", "TarStream"]
 
@@ -52,7 +52,7 @@ class TarStream:
         dtype: uint8.
 
     Example:
-        >>> from deepssim.generative.plan import plan_records
+        >>> from deepssim.generative.sampling.plan import plan_records
         >>> stream, plan = TarStream(), plan_records(["p07"], 1)
         >>> data = stream.entry(plan.request(0), np.zeros((2, 2), np.uint8)) + stream.tail()
         >>> tarfile.open(fileobj=io.BytesIO(data)).getnames(), stream.whole(io.BytesIO(data[:900]), plan)
@@ -106,7 +106,7 @@ class NpyStream:
         dtype: As given.
 
     Example:
-        >>> from deepssim.generative.plan import plan_records
+        >>> from deepssim.generative.sampling.plan import plan_records
         >>> stream, plan = NpyStream((2, 2)), plan_records(["p07"], 1)
         >>> data = stream.head(plan) + stream.entry(plan.request(0), np.zeros((2, 2), np.uint8))
         >>> np.load(io.BytesIO(data)).shape

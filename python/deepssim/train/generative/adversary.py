@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from deepssim.generative.config import DiscriminatorConfig
 from deepssim.models.discriminator import Discriminator
-from deepssim.train.batches import Batch
+from deepssim.train.generative.batches import Batch
 
 __all__ = ["Adversary", "least_squares"]
 

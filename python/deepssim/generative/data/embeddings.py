@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.errors import UsageError
-from deepssim.generative.faults import refuse
-from deepssim.generative.record import Record
+from deepssim.generative.data.faults import refuse
+from deepssim.generative.data.record import Record
 from deepssim.images.text import one_line, reason_of, some
 
 __all__ = ["KEY", "Embed", "caption_embeddings", "read_embedding"]

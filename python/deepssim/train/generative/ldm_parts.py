@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.errors import MetricError, UsageError
-from deepssim.generative.conditions import PUBLISHED_VARIABLES, ConditionSpec, Embed, conditioning_name, fit
 from deepssim.generative.config import GenerativeConfig, LdmTrainingConfig, VaeConfig, read_config
-from deepssim.generative.duplication import check_duplication, multiplicities
+from deepssim.generative.data.conditions import PUBLISHED_VARIABLES, ConditionSpec, Embed, conditioning_name, fit
+from deepssim.generative.data.duplication import check_duplication, multiplicities
+from deepssim.generative.data.records import Dataset, Record, load_images, read_dataset
 from deepssim.generative.facts import Part
-from deepssim.generative.records import Dataset, Record, load_images, read_dataset
 from deepssim.generative.shapes import LatentShapes
 from deepssim.images.text import one_line
 from deepssim.models.checkpoint import Description, file_sha256
@@ -38,7 +38,7 @@ class LdmOptions(RunOptions):
     Attributes:
         vae: The autoencoder: ``.safetensors`` of `train_vae`, or a ``.pth`` of published weights.
         config: Name of a configuration of the package, or a TOML file.
-        dataset: CSV of the images; see `deepssim.generative.records.read_dataset`.
+        dataset: CSV of the images; see `deepssim.generative.data.records.read_dataset`.
         images: Folder of images, instead of a CSV.
         group_by: Who is who in the folder.
         valid_part: Part of its people who select the weights.
@@ -50,7 +50,7 @@ class LdmOptions(RunOptions):
         scaler: What is done to them: ``"none"``, ``"standard"`` or ``"min-max"``.
         text_encoder: What makes embeddings of captions, see `deepssim.models.text`; None: they are read from files.
         duplication: How often each training image is seen in an epoch; see
-            `deepssim.generative.duplication.multiplicities`.
+            `deepssim.generative.data.duplication.multiplicities`.
         batch_size: Latents of a batch.
         learning_rate: AdamW's.
         ema: Decay of the average of the weights; 0: none.

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from deepssim.disk import FILE_MODE, LOCK, check_writable, locked, make_private_folder
 from deepssim.errors import DeepSSIMError, UsageError
-from deepssim.generative.plan import RUN_NAME, Plan, file_name, folder_name
-from deepssim.generative.png import PNG_END, png_bytes
-from deepssim.generative.settings import Settings, check_settings, read_settings, write_settings
-from deepssim.generative.streams import Stream
+from deepssim.generative.sampling.plan import RUN_NAME, Plan, file_name, folder_name
+from deepssim.generative.sampling.png import PNG_END, png_bytes
+from deepssim.generative.sampling.settings import Settings, check_settings, read_settings, write_settings
+from deepssim.generative.sampling.streams import Stream
 from deepssim.images.text import one_line
 
 __all__ = ["FileSink", "FolderSink", "PipeSink", "Pixels", "ReaderEndedError", "Sink"]

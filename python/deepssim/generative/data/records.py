@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from deepssim.errors import UsageError
-from deepssim.generative.dataset_csv import read_csv
-from deepssim.generative.dataset_folder import read_folder
-from deepssim.generative.load import load_images
-from deepssim.generative.record import SPLITS, Dataset, Record
+from deepssim.generative.data.dataset_csv import read_csv
+from deepssim.generative.data.dataset_folder import read_folder
+from deepssim.generative.data.load import load_images
+from deepssim.generative.data.record import SPLITS, Dataset, Record
 from deepssim.images import ImageOptions
 
 __all__ = ["SPLITS", "Dataset", "Record", "load_images", "read_dataset"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from deepssim.embed import CUDA, Graph
 from deepssim.errors import MetricError, UsageError
 from deepssim.generative.facts import Part, model_facts
-from deepssim.generative.sampler import DEFAULT_BATCH, Backend, ModelFacts
+from deepssim.generative.sampling.sampler import DEFAULT_BATCH, Backend, ModelFacts
 from deepssim.images.text import one_line
 from deepssim.search import usable_processors
 

@@ -4,7 +4,7 @@ L1 + 1e-6 KL + .1 perceptual + .125 least-squares adversarial; Adam at 1e-4 for 
 images of a batch, 100 epochs. That code divides its ``batch_size`` by its ``max_batch_size`` and adds up the gradients
 of so many batches, each of ``batch_size`` images: 32 images make an update. So it is here, and an option says it as it
 is: ``accumulate`` batches make an update. Two things differ: the last batches of an epoch make no update of their own,
-and the VAE's gradient is kept out of the discriminator; see `deepssim.train.adversary`.
+and the VAE's gradient is kept out of the discriminator; see `deepssim.train.generative.adversary`.
 
 The published perceptual term is LPIPS with SqueezeNet, whose weights are downloaded; here it compares features of an
 encoder of this package if no files of those weights are given.
@@ -27,19 +27,19 @@ from torch import Tensor, nn
 from deepssim.domain import choose_metric
 from deepssim.errors import UsageError
 from deepssim.generative.config import GenerativeConfig, read_config
-from deepssim.generative.records import load_images, read_dataset
+from deepssim.generative.data.records import load_images, read_dataset
 from deepssim.models.checkpoint import Description, file_sha256, load_network
 from deepssim.progress import Progress, Silent
-from deepssim.train.adversary import Adversary
-from deepssim.train.batches import Batch, Batches
 from deepssim.train.checks import check_seed
+from deepssim.train.generative.adversary import Adversary
+from deepssim.train.generative.batches import Batch, Batches
+from deepssim.train.generative.perceptual import ENCODERS, LEAST_LPIPS_SIDE, load_lpips, perceptual_of
+from deepssim.train.generative.pictures import draw_reconstructions, draw_vae_curves
+from deepssim.train.generative.vae_loss import VaeObjective, VaeValidation, reconstruct
 from deepssim.train.launch import Result, Training, Work, launch, look_every
 from deepssim.train.loop import Schedule
 from deepssim.train.options import RunOptions
-from deepssim.train.perceptual import ENCODERS, LEAST_LPIPS_SIDE, load_lpips, perceptual_of
-from deepssim.train.pictures import draw_reconstructions, draw_vae_curves
 from deepssim.train.run_folder import RunFolder
-from deepssim.train.vae_loss import VaeObjective, VaeValidation, reconstruct
 
 __all__ = ["PERCEPTUAL", "VaeOptions", "VaeTraining", "train_vae"]
 
@@ -58,7 +58,7 @@ class VaeOptions(RunOptions):
 
     Attributes:
         config: Name of a configuration of the package, or a TOML file.
-        dataset: CSV of the images; see `deepssim.generative.records.read_dataset`.
+        dataset: CSV of the images; see `deepssim.generative.data.records.read_dataset`.
         images: Folder of images, instead of a CSV.
         group_by: Who is who in the folder.
         valid_part: Part of its people who select the weights.
@@ -70,7 +70,7 @@ class VaeOptions(RunOptions):
         warm_up: Updates before the discriminator's judgement counts.
         perceptual: One of `PERCEPTUAL`: whose features are compared. ``"auto"``: of the encoder that the images look
             made for; where they look like nothing known, the one that suits the configuration.
-        perceptual_weights: Files of LPIPS instead; see `deepssim.train.perceptual.load_lpips`.
+        perceptual_weights: Files of LPIPS instead; see `deepssim.train.generative.perceptual.load_lpips`.
         flip: Whether each image is mirrored left to right half of the time.
     """
 

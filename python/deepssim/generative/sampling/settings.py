@@ -12,7 +12,7 @@ import numpy as np
 from deepssim import __version__
 from deepssim.disk import read_json, write_json
 from deepssim.errors import StoreError, UsageError
-from deepssim.generative.plan import RUN_NAME
+from deepssim.generative.sampling.plan import RUN_NAME
 from deepssim.images.text import one_line
 
 __all__ = ["FORMAT", "VERSION", "Settings", "check_settings", "read_settings", "write_settings"]
@@ -38,7 +38,7 @@ class Settings:
 
     Attributes:
         image: What changes the pixels of an image: model, seed, steps and so on.
-        plan: What `deepssim.generative.plan.Plan.describe` says.
+        plan: What `deepssim.generative.sampling.plan.Plan.describe` says.
         noted: What a reader may want to know, and nothing depends on.
     """
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from deepssim.errors import UsageError
-from deepssim.generative.faults import several
-from deepssim.generative.record import Dataset, Record, uid_fault
+from deepssim.generative.data.faults import several
+from deepssim.generative.data.record import Dataset, Record, uid_fault
 from deepssim.images import COUNTED_CODES, ImageOptions, Skipped, list_images, read_tasks
 from deepssim.images.text import one_line
 
@@ -23,7 +23,7 @@ _UNSAFE = re.compile(r"[^\w.+=,@ -]+|_{3,}", re.UNICODE)
 
 
 def read_folder(images: Path, options: ImageOptions, valid_part: float, seed: int) -> Dataset:
-    """Read which images of a folder there are; see `deepssim.generative.records.read_dataset`.
+    """Read which images of a folder there are; see `deepssim.generative.data.records.read_dataset`.
 
     Raises:
         UsageError: There is no image that can be used, or there are too few people.

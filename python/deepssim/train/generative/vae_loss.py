@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepssim.train.adversary import Adversary
-from deepssim.train.batches import Batch
+from deepssim.train.generative.adversary import Adversary
+from deepssim.train.generative.batches import Batch
 
 __all__ = ["VaeObjective", "VaeValidation", "blur", "kl_divergence", "reconstruct"]
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepssim.errors import MetricError, UsageError
-from deepssim.generative.embeddings import Embed, caption_embeddings
-from deepssim.generative.faults import refuse
-from deepssim.generative.record import Record
+from deepssim.generative.data.embeddings import Embed, caption_embeddings
+from deepssim.generative.data.faults import refuse
+from deepssim.generative.data.record import Record
 from deepssim.images.text import one_line, some
 
 __all__ = ["KINDS", "PUBLISHED_VARIABLES", "SCALERS", "ConditionSpec", "Embed", "Variable", "conditioning_name", "fit"]
@@ -118,7 +118,7 @@ class ConditionSpec:
         """Return the conditions of records.
 
         Args:
-            records: Of `deepssim.generative.records.read_dataset`.
+            records: Of `deepssim.generative.data.records.read_dataset`.
             embed: Makes embeddings of captions; needed where `encoder` is named.
 
         Returns:

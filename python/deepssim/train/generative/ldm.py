@@ -19,20 +19,27 @@ from torch import Tensor, nn
 from deepssim.disk import check_writable
 from deepssim.errors import MetricError
 from deepssim.generative.facts import Part, model_facts
-from deepssim.generative.sampler import Request
-from deepssim.generative.schedule import alphas_cumprod
+from deepssim.generative.sampling.sampler import Request
+from deepssim.generative.sampling.schedule import alphas_cumprod
 from deepssim.generative.section import FIRST_BATCH
 from deepssim.models.checkpoint import Description
 from deepssim.models.unet import Unet
 from deepssim.progress import Progress, Silent
 from deepssim.tables import write_csv
-from deepssim.train.latents import LatentKey, LatentSet, image_digests, read_latents
+from deepssim.train.generative.latents import LatentKey, LatentSet, image_digests, read_latents
+from deepssim.train.generative.ldm_parts import LdmOptions, LdmParts, read_parts
+from deepssim.train.generative.noise import (
+    LOOK_PASSES,
+    Clock,
+    LatentSource,
+    LatentTable,
+    NoiseObjective,
+    NoiseValidation,
+)
+from deepssim.train.generative.samples import N_SAMPLES, Gallery, SamplePictures, draw_ldm_curves, read_notes
 from deepssim.train.launch import Result, Training, Work, launch, look_every
-from deepssim.train.ldm_parts import LdmOptions, LdmParts, read_parts
 from deepssim.train.loop import Schedule
-from deepssim.train.noise import LOOK_PASSES, Clock, LatentSource, LatentTable, NoiseObjective, NoiseValidation
 from deepssim.train.run_folder import RunFolder
-from deepssim.train.samples import N_SAMPLES, Gallery, SamplePictures, draw_ldm_curves, read_notes
 
 __all__ = ["LdmOptions", "LdmTraining", "train_ldm"]
 
