@@ -48,6 +48,7 @@ from deepssim.sources import (
     SyntheticImages,
     SyntheticStore,
     WorkFolder,
+    images_done,
     read_from_store,
     store_fingerprint,
 )
@@ -279,7 +280,7 @@ class _Run:
         # A holdout of which no image could be used is reported, but compared with nothing.
         control = draw_control(real, holdout, options.match.seed) if holdout else None
         work = WorkFolder(self.out, self._fingerprint(real_store, side, holdout_store, calibration))
-        self._drop_other_work(work)
+        self._drop_other_work(work, is_stream=isinstance(side, SyntheticStream))
         search, trial = self._match(real, control, calibration, side, work, layout)
         self.progress.status(f"writing tables of {work.rows:,} synthetic images")
         self._drop_results()
@@ -371,11 +372,21 @@ class _Run:
             "match": [match.k, match.max_per_group, match.max_listed, match.seed, match.views],
         }
 
-    def _drop_other_work(self, work: WorkFolder) -> None:
+    def _drop_other_work(self, work: WorkFolder, *, is_stream: bool) -> None:
+        """Remove what is left of runs with other inputs or options; not images of a stream, which cost more to make."""
         for other in self.out.glob(".work-*"):
-            if other != work.path:
+            if other == work.path:
+                continue
+            n_done = images_done(other)
+            if n_done and is_stream:
+                work.discard_if_empty()
+                raise UsageError(
+                    f"{self.out} holds {n_done:,} images of a run with other inputs or options that was not finished: "
+                    f"give those again, name another folder with --out, or remove {other.name} in it to start over"
+                )
+            if n_done:
                 self.progress.status("inputs or options changed: starting over")
-                shutil.rmtree(other, ignore_errors=True)
+            shutil.rmtree(other, ignore_errors=True)
 
     def _drop_results(self) -> None:
         # Old results go before new ones come: a folder never mixes two runs.

@@ -7,8 +7,10 @@ parts depend on.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,6 +86,11 @@ class WorkFolder:
         while (done := self._file("done", len(self.entries), "json")).is_file():
             self.entries.append(json.loads(done.read_text(encoding="utf-8")))
 
+    def discard_if_empty(self) -> None:
+        """Remove the folder where no part is done."""
+        if not self.entries:
+            shutil.rmtree(self.path, ignore_errors=True)
+
     def _file(self, kind: str, index: int, suffix: str) -> Path:
         return self.path / f"{kind}-{index:05d}.{suffix}"
 
@@ -116,6 +123,15 @@ class WorkFolder:
         """Yield the tables of a kind in order."""
         for index in range(len(self.entries)):
             yield pq.read_table(self._file(kind, index, "parquet"))
+
+
+def images_done(folder: Path) -> int:
+    """Return how many images the parts in a folder of a run under way hold, whatever run that is."""
+    n_images = 0
+    for done in folder.glob("done-*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            n_images += int(json.loads(done.read_text(encoding="utf-8"))["rows"])
+    return n_images
 
 
 class SyntheticImages:

@@ -220,6 +220,19 @@ def test_another_stream_is_refused_with_what_to_do_and_changes_nothing(real, tmp
     run(real, Made(), out)
 
 
+def test_images_of_a_stream_that_are_done_are_not_lost_to_other_options(real, tmp_path, small_parts):
+    out = tmp_path / "out"
+    with pytest.raises(StreamError):
+        run(real, Made(breaks_at=100), out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=r"holds 98 images of a run with other inputs .* remove \.work-"):
+        run(real, Made(), out, keep=6)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    again = Made(is_seekable=True)
+    run(real, again, out)
+    assert again.first == [100]
+
+
 def test_a_run_killed_after_it_moved_the_kept_images_still_has_them(real, tmp_path, small_parts, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:

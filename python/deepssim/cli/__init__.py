@@ -24,7 +24,7 @@ COMMANDS = {
     "doctor": "Say what is installed, what really loads, and what to install.",
     "embed": "Embed images into a store.",
     "eval": "Measure metrics on labelled pairs, with intervals, and compare them.",
-    "export": "Export a trained encoder as a metric bundle in ONNX.",
+    "export": "Export to ONNX: an encoder as a metric bundle, or a generative model.",
     "generate": "Make images with a latent diffusion model; audit them as they are made.",
     "info": "Describe a store, a metric bundle, a calibration or an audit.",
     "matrix": "Compare every real image with every synthetic one: SSIM, FSIM or correlation.",

@@ -17,6 +17,7 @@ import click
 if TYPE_CHECKING:
     from deepssim.calibration import Calibration
 
+MEMORY_LIMIT = 2 * 2**30
 VIEWS = ("none", "flips", "bank")  # of deepssim.screening, which is not loaded for a help text
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -247,7 +248,7 @@ def search_options(function: F) -> F:
             click.option(
                 "--memory-limit",
                 type=Bytes(),
-                default=2 * 2**30,
+                default=MEMORY_LIMIT,
                 help="Bytes for the search, for example 512MiB; 0: no limit.  [default: 2GiB]",
             ),
             click.option(

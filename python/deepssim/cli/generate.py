@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from deepssim.cli._options import (
+    MEMORY_LIMIT,
     Dimensions,
     F,
     apply_options,
@@ -429,7 +430,7 @@ def _audit(
         metric=asked["metric"],
         images=ImageOptions(**cut, group_by=asked["group_by"]),
         synthetic_images=ImageOptions(**cut),
-        match=MatchOptions(threads=asked["threads"]),
+        match=MatchOptions(threads=asked["threads"], memory_limit=MEMORY_LIMIT),
         device=asked["device"],
         keep=DEFAULT_SAMPLE if asked["keep"] is None else asked["keep"],
         command="generate",
