@@ -14,7 +14,7 @@ MODULES = sorted(
     module.name for module in pkgutil.walk_packages(deepssim.__path__, "deepssim.") if module.name != "deepssim._core"
 )
 # These rooms need the extra train.
-TRAINING = ("deepssim.models", "deepssim.train", "deepssim.export")
+TRAINING = ("deepssim.models", "deepssim.train", "deepssim.generate", "deepssim.export")
 
 
 @pytest.mark.parametrize("name", MODULES)
