@@ -19,7 +19,7 @@ from deepssim.generative.data.records import Record, load_images  # noqa: E402
 from deepssim.models.generative import weights_hash  # noqa: E402
 from deepssim.models.vae import Vae  # noqa: E402
 from deepssim.progress import Silent  # noqa: E402
-from deepssim.train import latents as room  # noqa: E402
+from deepssim.train.generative import latents as room  # noqa: E402
 from deepssim.train.generative.latents import LatentKey, image_digests, read_latents  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -29,8 +29,9 @@ from deepssim.models.unet import Unet  # noqa: E402
 from deepssim.models.vae import Vae  # noqa: E402
 from deepssim.phantom import make_cohort  # noqa: E402
 from deepssim.progress import Silent  # noqa: E402
-from deepssim.train import loop, noise  # noqa: E402
+from deepssim.train import loop  # noqa: E402
 from deepssim.train.generative import ldm as room  # noqa: E402
+from deepssim.train.generative import noise  # noqa: E402
 from deepssim.train.generative.ldm import LdmOptions, train_ldm  # noqa: E402
 from deepssim.train.generative.ldm_parts import read_parts  # noqa: E402
 from deepssim.train.generative.noise import Clock, LatentSource, LatentTable, NoiseObjective, NoiseValidation  # noqa: E402
