@@ -81,6 +81,7 @@ def main(people: Path, out: Path) -> None:
     RetrievalValidation.measure = worse
     said["tired"] = train(options("tired", validate_every=1, patience=2)).best["step"]
     (out / f"rank-{rank}.json").write_text(json.dumps(said))
+    accelerator.wait_for_everyone()  # one that leaves while the other is at work can abort in its last breath
     end(accelerator)
 
 

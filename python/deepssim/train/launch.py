@@ -143,6 +143,7 @@ def _train(
         options.seed, companion=work.companion, pictures=work.pictures,
     )  # fmt: skip
     is_main = accelerator.is_main_process
+    accelerator.wait_for_everyone()  # a process that leaves while another is at work can abort as it ends
     accelerator.end_training()
     if is_main:
         best = {**best, **training.finish(folder, work, accelerator.device)}
