@@ -13,7 +13,7 @@ from deepssim.errors import MetricError, UsageError
 from deepssim.generative.config import GenerativeConfig, LdmTrainingConfig, VaeConfig, read_config
 from deepssim.generative.data.conditions import PUBLISHED_VARIABLES, ConditionSpec, Embed, conditioning_name, fit
 from deepssim.generative.data.duplication import check_duplication, multiplicities
-from deepssim.generative.data.records import Dataset, Record, load_images, read_dataset
+from deepssim.generative.data.records import Dataset, Record, load_images
 from deepssim.generative.facts import Part
 from deepssim.generative.shapes import LatentShapes
 from deepssim.images.text import one_line
@@ -23,6 +23,7 @@ from deepssim.models.layout import differences
 from deepssim.models.unet import Unet
 from deepssim.models.vae import Vae
 from deepssim.train.checks import check_seed
+from deepssim.train.generative.options import GenerativeOptions
 from deepssim.train.options import RunOptions
 
 __all__ = ["LdmOptions", "LdmParts", "read_parts"]
@@ -32,18 +33,11 @@ _UNDECISIVE = frozenset({"latent_shape", "vae_space_shape", "latents_cache", "sa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LdmOptions(RunOptions):
+class LdmOptions(GenerativeOptions):
     """What is asked of a run of the U-Net. None: what the configuration says.
 
     Attributes:
         vae: The autoencoder: ``.safetensors`` of `train_vae`, or a ``.pth`` of published weights.
-        config: Name of a configuration of the package, or a TOML file.
-        dataset: CSV of the images; see `deepssim.generative.data.records.read_dataset`.
-        images: Folder of images, instead of a CSV.
-        group_by: Who is who in the folder.
-        valid_part: Part of its people who select the weights.
-        size: Rows and columns that images are brought to.
-        transpose: Whether images are seen with rows and columns exchanged, as published autoencoders saw them.
         weights: U-Net whose weights it starts from.
         conditioning: ``"none"``, ``"variables"`` or ``"text"``.
         variables: Columns of the CSV that condition; empty: the published six.
@@ -68,13 +62,6 @@ class LdmOptions(RunOptions):
     recipe: str = "ldm"
     workers: int = 0
     vae: Path
-    config: str = "paper-brain"
-    dataset: Path | None = None
-    images: Path | None = None
-    group_by: str = "auto"
-    valid_part: float = 0.15
-    size: tuple[int, int] | None = None
-    transpose: bool = False
     weights: Path | None = None
     conditioning: str = "none"
     variables: tuple[str, ...] = ()
@@ -101,15 +88,8 @@ class LdmOptions(RunOptions):
         asked["vae"] = file_sha256(self.vae)
         asked["weights"] = None if self.weights is None else file_sha256(self.weights)
         del asked["dataset"], asked["images"]
-        asked["data"] = _read(self).signature()
+        asked["data"] = self.read(with_splits=False).signature()
         return asked
-
-
-def _read(options: LdmOptions) -> Dataset:
-    return read_dataset(
-        options.dataset, images=options.images, group_by=options.group_by, valid_part=options.valid_part,
-        seed=options.seed, with_splits=False,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,7 +150,7 @@ def read_parts(options: LdmOptions) -> LdmParts:
     config = read_config(options.config)
     conditioning = conditioning_name(options.conditioning)
     asked = _asked(options, config, conditioning)
-    dataset = _read(options)
+    dataset = options.read(with_splits=False)
     training = dataset.split("train")
     validation = tuple(record for record in dataset.records if record.split == "valid")
     size = options.size or config.size

@@ -27,12 +27,13 @@ from torch import Tensor, nn
 from deepssim.domain import choose_metric
 from deepssim.errors import UsageError
 from deepssim.generative.config import GenerativeConfig, read_config
-from deepssim.generative.data.records import load_images, read_dataset
+from deepssim.generative.data.records import load_images
 from deepssim.models.checkpoint import Description, file_sha256, load_network
 from deepssim.progress import Progress, Silent
 from deepssim.train.checks import check_seed
 from deepssim.train.generative.adversary import Adversary
 from deepssim.train.generative.batches import Batch, Batches
+from deepssim.train.generative.options import GenerativeOptions
 from deepssim.train.generative.perceptual import ENCODERS, LEAST_LPIPS_SIDE, load_lpips, perceptual_of
 from deepssim.train.generative.pictures import draw_reconstructions, draw_vae_curves
 from deepssim.train.generative.vae_loss import VaeObjective, VaeValidation, reconstruct
@@ -53,17 +54,10 @@ _ENCODER_OF = {"paper-brain": "brain", "paper-chest": "chest"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VaeOptions(RunOptions):
+class VaeOptions(GenerativeOptions):
     """What is asked of a run of the VAE. None, and 0 of `accumulate`: what the configuration says.
 
     Attributes:
-        config: Name of a configuration of the package, or a TOML file.
-        dataset: CSV of the images; see `deepssim.generative.data.records.read_dataset`.
-        images: Folder of images, instead of a CSV.
-        group_by: Who is who in the folder.
-        valid_part: Part of its people who select the weights.
-        size: Rows and columns that images are brought to; None also: those that they have.
-        transpose: Whether images are seen with rows and columns exchanged, as published weights saw them.
         batch_size: Images of a batch.
         max_batch_size: `batch_size` over this is `accumulate`, as in the reference implementation.
         learning_rate: Adam's, of both networks.
@@ -77,13 +71,6 @@ class VaeOptions(RunOptions):
     recipe: str = "vae"
     accumulate: int = 0
     workers: int = 0
-    config: str = "paper-brain"
-    dataset: Path | None = None
-    images: Path | None = None
-    group_by: str = "auto"
-    valid_part: float = 0.15
-    size: tuple[int, int] | None = None
-    transpose: bool = False
     batch_size: int | None = None
     max_batch_size: int | None = None
     learning_rate: float | None = None
@@ -99,15 +86,8 @@ class VaeOptions(RunOptions):
         asked["config"] = {name: getattr(config, name).as_dict() for name in ("vae", "discriminator", "vae_training")}
         asked["perceptual_weights"] = [file_sha256(file) for file in self.perceptual_weights]
         del asked["dataset"], asked["images"], asked["max_batch_size"]  # which `accumulate` has taken up
-        asked["data"] = _read(self).signature()
+        asked["data"] = self.read().signature()
         return asked
-
-
-def _read(options: VaeOptions) -> Any:
-    return read_dataset(
-        options.dataset, images=options.images, group_by=options.group_by, valid_part=options.valid_part,
-        seed=options.seed,
-    )  # fmt: skip
 
 
 def train_vae(options: VaeOptions, progress: Progress | None = None) -> Result:
@@ -168,7 +148,7 @@ class VaeTraining(Training[Batch]):
         check_seed(self.options)
         self._check_options()
         progress = self._progress if PartialState().is_main_process else Silent()
-        data = _read(self.options)
+        data = self.options.read()
         sides = [data.split(name) for name in ("train", "valid")]
         if len(sides[0]) < 2:
             raise UsageError(f"{data.source} has 1 training image, and two are needed at least: give more images")
